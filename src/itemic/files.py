@@ -1,0 +1,103 @@
+"""Writing folders and files so that a crash leaves the old one or the new one, never half of either."""
+
+import ctypes
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from itemic.errors import SaveError
+
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
+
+
+@contextmanager
+def replacing(target: str | Path) -> Iterator[Path]:
+    """A fresh folder to write into, which takes the place of `target` when the block ends without an error.
+
+    The new files are flushed to disk before the swap. On an error, a kill or a full disk `target` stays as it was.
+
+    Raises:
+        SaveError: the place cannot be written, or the disk is full.
+    """
+    target = Path(target)
+    temporary = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists() and not target.is_dir():
+            raise SaveError(f"{target} is a file, not a folder. Give another name with --out.")
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+        temporary.chmod(0o755)
+        yield temporary
+        _flush(temporary)
+        _swap(temporary, target)
+        _flush_entry(target.parent)
+    except OSError as error:
+        raise SaveError(
+            f"cannot write {target}: {error.strerror or error}. Free the place or give another with --out."
+        ) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(target: str | Path, text: str) -> None:
+    """Writes a whole text file atomically: readers see the old text or the new one.
+
+    Raises:
+        SaveError: the place cannot be written, or the disk is full.
+    """
+    target = Path(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            try:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+                temporary.chmod(0o644)
+                os.replace(temporary, target)
+            except OSError:
+                temporary.unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise SaveError(f"cannot write {target}: {error.strerror or error}. Give another place with --out.") from error
+
+
+def _flush(folder: Path) -> None:
+    for path in (folder, *folder.rglob("*")):
+        _flush_entry(path)
+
+
+def _flush_entry(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _swap(new: Path, target: Path) -> None:
+    """Puts `new` where `target` is; what was there ends up under the name of `new`."""
+    if not target.exists():
+        os.rename(new, target)
+    elif not _exchange(new, target):  # no atomic exchange on this system: two renames, the old folder back on failure
+        aside = new.with_suffix(".old")
+        os.rename(target, aside)
+        try:
+            os.rename(new, target)
+        except OSError:
+            os.rename(aside, target)
+            raise
+        os.rename(aside, new)
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Swaps two folders in one step where the kernel can (Linux renameat2); False where it cannot."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if os.name == "posix" else None
+    if renameat2 is None:
+        return False
+    return renameat2(AT_FDCWD, os.fsencode(a), AT_FDCWD, os.fsencode(b), RENAME_EXCHANGE) == 0
