@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 from jaxtyping import Int32
 
 from itemic.errors import DataError, UnknownItems, some
+
+pc: Any = pyarrow.compute  # its functions are made at import, out of a type checker's sight
 
 
 class Ids:
@@ -35,15 +37,15 @@ class Ids:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Ids) and self.array.equals(other.array)
 
-    __hash__ = None
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
 
     @property
     def are_integers(self) -> bool:
         return pa.types.is_integer(self.array.type)
 
     def codes(self, external: "pa.Array | np.ndarray | Iterable[Any]") -> Int32[np.ndarray, " n"]:
-        """The code of each external id, -1 where the table does not hold it. Text that reads as a number finds an integer id."""
-        wanted = external if isinstance(external, pa.Array | pa.ChunkedArray) else pa.array(list(external))
+        """The code of each external id, -1 where there is none; text that reads as a number finds an integer id."""
+        wanted: Any = external if isinstance(external, pa.Array | pa.ChunkedArray) else pa.array(list(external))
         if pa.types.is_null(wanted.type):
             return np.full(len(wanted), -1, np.int32)
         if self.are_integers and not pa.types.is_integer(wanted.type):
@@ -87,18 +89,16 @@ class Ids:
         return sha.hexdigest()
 
 
-def _normal(values: "pa.Array | pa.ChunkedArray | np.ndarray | Iterable[Any]", what: str) -> pa.Array:
+def _normal(values: Any, what: str) -> Any:
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
-    array = (
-        values if isinstance(values, pa.Array) else pa.array(values if isinstance(values, np.ndarray) else list(values))
-    )
+    array: Any = values if isinstance(values, pa.Array | np.ndarray) else list(values)
+    array = array if isinstance(array, pa.Array) else pa.array(array)
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     if array.null_count:
-        raise DataError(
-            f"{array.null_count:,} {what} ids are missing, the first in row {_first(pc.is_null(array)) + 1:,}. Fill them in."
-        )
+        row = _first(pc.is_null(array)) + 1
+        raise DataError(f"{array.null_count:,} {what} ids are missing, the first in row {row:,}. Fill them in.")
     array = array.cast(pa.int64() if pa.types.is_integer(array.type) else pa.string())
     if pc.count_distinct(array).as_py() != len(array):
         counts = pc.value_counts(array)
@@ -112,5 +112,5 @@ def _normal(values: "pa.Array | pa.ChunkedArray | np.ndarray | Iterable[Any]", w
     return array
 
 
-def _first(mask: pa.BooleanArray) -> int:
+def _first(mask: Any) -> int:
     return int(np.flatnonzero(mask.to_numpy(zero_copy_only=False))[0])

@@ -162,9 +162,7 @@ class Ranking:
         }
         if self.catalogue is not None and self.catalogue.roles.get("title"):
             columns["title"] = self.catalogue.titles(codes)
-        return pl.DataFrame(
-            {name: list(v) if getattr(v, "dtype", None) == object else v for name, v in columns.items()}
-        )
+        return pl.DataFrame({name: list(v) if np.asarray(v).dtype.kind == "O" else v for name, v in columns.items()})
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Recommenders, one file each, found by name through the registry."""

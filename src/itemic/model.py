@@ -1,0 +1,308 @@
+"""Model: what everything that is fitted, saved and loaded has in common, whatever its answers look like.
+
+A closed form fills in `solve` and, where answers need more than its weights, `finish`.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Self, TypeVar, get_args, get_origin
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from itemic.data import Dataset, EvalSet, Interactions, Ragged, Table
+from itemic.errors import ConfigError, DataError, ItemicError, LoadError, did_you_mean
+from itemic.files import replacing
+from itemic.registry import Entry, find
+from itemic.version import VERSION
+
+FORMAT, FORMAT_VERSION = "itemic-model", 1
+SHORT = 64
+"""Item columns whose text is longer than this on average stay out of a saved model; the rest can be filtered on."""
+
+
+class ModelConfig(BaseModel):
+    """The options of a model: values only, frozen, unknown names refused. A docstring under a field is its help."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, populate_by_name=True)
+
+
+C = TypeVar("C", bound=ModelConfig)
+
+
+class Model(Generic[C]):
+    """Config, fitted state and a folder to keep them in.
+
+    After `fit` or `load` a model has `weights` (what was solved or trained), `tables` (what `finish` made of it for
+    answering), `catalogue` (item and user tables without events) and `histories` (what each known user did, for the
+    doors: no method of a model reads it).
+    """
+
+    entry: ClassVar[Entry]
+    Config: ClassVar[type[ModelConfig]]
+    config: C
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for base in getattr(cls, "__orig_bases__", ()):
+            if isinstance(get_origin(base), type) and issubclass(get_origin(base), Model):
+                configs = [a for a in get_args(base) if isinstance(a, type) and issubclass(a, ModelConfig)]
+                if configs:
+                    cls.Config = configs[0]
+
+    def __init__(self, config: C | None = None, /, **options: Any) -> None:
+        """A model that is not fitted yet; options are the fields of its Config.
+
+        Raises:
+            ConfigError: an option does not exist or has a value it cannot have.
+        """
+        if config is not None and options:
+            raise TypeError("give a config or options, not both")
+        self.config = config if config is not None else self.configured(options)
+        self.weights: dict[str, np.ndarray] = {}
+        self.tables: dict[str, np.ndarray] = {}
+        self.shape: dict[str, Any] = {}
+        self.fitted_on: dict[str, Any] = {}
+        self._catalogue: Dataset | None = None
+        self.histories: Ragged | None = None
+
+    @classmethod
+    def configured(cls, options: Mapping[str, Any]) -> Any:
+        """The Config with these options.
+
+        Raises:
+            ConfigError: names the option, its value or its nearest spelling.
+        """
+        name, fields = cls.entry.name, list(cls.Config.model_fields)
+        try:
+            return cls.Config(**options)
+        except ValidationError as error:
+            first = error.errors()[0]
+            option = ".".join(map(str, first["loc"]))
+            if first["type"] == "extra_forbidden":
+                near, listed = did_you_mean(option, fields), ", ".join(fields) or "none"
+                raise ConfigError(f"{name} has no option '{option}'.{near} Options: {listed}.") from None
+            raise ConfigError(f"{name}: {option} cannot be {first['input']!r}: {first['msg']}.") from None
+
+    @property
+    def is_fitted(self) -> bool:
+        return self._catalogue is not None
+
+    @property
+    def catalogue(self) -> Dataset:
+        """The items and users the model knows, without events.
+
+        Raises:
+            ItemicError: the model is not fitted.
+        """
+        if self._catalogue is None:
+            raise ItemicError(f"{self.entry.name} is not fitted. Call fit(train) or itemic.load(folder) first.")
+        return self._catalogue
+
+    def fit(self, train: Dataset, valid: EvalSet | None = None) -> Self:
+        """Learns from the interactions of `train`; `valid` is for models that stop early or choose by it.
+
+        Raises:
+            DataError: `train` lacks a table or column that the model needs, or is empty.
+        """
+        self._check_needs(train)
+        start = time.perf_counter()
+        self.weights, self.tables, self.shape = {}, {}, {}
+        self._catalogue = train.catalogue
+        self.weights = self.solve(train)
+        self.finish()
+        self.histories = train.interactions.histories()
+        whole = train.origin or {"name": train.name, "fingerprint": train.fingerprint, "split": None, "part": "all"}
+        self.fitted_on = {**whole, "train_fingerprint": train.fingerprint, "interactions": len(train.interactions)}
+        self.fitted_on |= {"seconds": round(time.perf_counter() - start, 3)}
+        return self
+
+    def solve(self, train: Dataset) -> dict[str, np.ndarray]:
+        """The fitted arrays by name, for a model with a closed form; they are saved and loaded as `weights`."""
+        raise TypeError(f"{type(self).__name__} defines no way to be fitted")
+
+    def finish(self) -> None:
+        """Makes `tables`: what answering needs beyond the weights; run after fitting and never after loading."""
+
+    def _check_needs(self, train: Dataset) -> None:
+        name = self.entry.name
+        if len(train.interactions) == 0:
+            raise DataError(f"{name} cannot be fitted: {train.name} has no interactions in its train part.")
+        for need in self.entry.needs:
+            table, _, column = need.partition(".")
+            there = train.interactions.columns if table == "interactions" else None
+            if table in ("items", "users"):
+                owner = train.items if table == "items" else train.users
+                there = [*owner.names, *owner.roles]
+            elif table != "interactions":
+                there, column = train.extras, table
+            if column and there is not None and column not in there:
+                listed = ", ".join(there) or "none"
+                raise DataError(f"{name} needs {need}; {train.name} has only: {listed}. Import it with the data.")
+
+    # Saving and loading -----------------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path, *, histories: bool = True) -> Path:
+        """Writes all that is needed to answer a Query into a folder, replacing it in one step.
+
+        Without `histories` the folder says nothing about single users, and a query by user id must bring its history.
+
+        Raises:
+            SaveError: the folder cannot be written; what was there before is unchanged.
+        """
+        from safetensors.numpy import save_file
+
+        folder, catalogue = Path(folder), self.catalogue
+        with replacing(folder) as new:
+            for name, arrays in (("weights", self.weights), ("tables", self.tables)):
+                if arrays:
+                    save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, new / f"{name}.safetensors")
+            _short(catalogue.items).write(new / "items.parquet")
+            _short(catalogue.users).write(new / "users.parquet")
+            if histories and self.histories is not None:
+                _write_ragged(self.histories, new / "histories.parquet")
+            facts = {
+                "format": FORMAT,
+                "version": FORMAT_VERSION,
+                "itemic": VERSION,
+                "system": self.entry.name,
+                "config": self.config.model_dump(mode="json", by_alias=True),
+                "shape": self.shape,
+                "fitted_on": self.fitted_on,
+                "catalogue": {
+                    "name": catalogue.name,
+                    "repeats": catalogue.repeats,
+                    "items": {"rows": catalogue.n_items, "roles": dict(catalogue.items.roles)},
+                    "users": {"rows": catalogue.n_users, "roles": dict(catalogue.users.roles)},
+                },
+                "files": {path.name: _seal(path) for path in sorted(new.iterdir())},
+            }
+            (new / "system.json").write_text(json.dumps(facts, indent=1) + "\n")
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """The model saved in a folder; only data are read, no code of the folder is run.
+
+        Raises:
+            LoadError: the folder is missing, damaged, of another version, or holds another kind of model.
+        """
+        folder = Path(folder)
+        facts = _facts(folder)
+        try:
+            known = find(facts["system"])
+        except ConfigError as error:
+            raise LoadError(f"{folder} holds a model this itemic does not have: {error}") from None
+        if not issubclass(known, cls):
+            raise LoadError(f"{folder} holds {facts['system']}, which is not a {cls.__name__}.")
+        for name, seal in facts["files"].items():
+            _check_seal(folder / name, seal)
+        try:
+            model = known(known.configured(facts["config"]))
+            model._read(folder, facts)
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException, ItemicError) as error:
+            reason = str(error).splitlines()[0]
+            raise LoadError(f"{folder} is damaged: {reason} Restore the folder whole or fit again.") from error
+        return model
+
+    def _read(self, folder: Path, facts: Mapping[str, Any]) -> None:
+        from safetensors.numpy import load_file
+
+        for name in ("weights", "tables"):
+            path = folder / f"{name}.safetensors"
+            setattr(self, name, load_file(path) if path.exists() else {})
+        self.shape, self.fitted_on = facts["shape"], facts["fitted_on"]
+        about = facts["catalogue"]
+        items, users = (
+            Table.read(folder / f"{what}s.parquet", what, about[f"{what}s"]["roles"]) for what in ("item", "user")
+        )
+        for what, table in (("items", items), ("users", users)):
+            if len(table) != about[what]["rows"]:
+                raise ValueError(f"{what}.parquet has {len(table):,} rows, system.json {about[what]['rows']:,}.")
+        nothing = Interactions.none(len(users), len(items))
+        self._catalogue = Dataset(items, users, nothing, name=about["name"], repeats=about["repeats"])
+        path = folder / "histories.parquet"
+        self.histories = _read_ragged(path) if path.exists() else None
+
+
+def load(folder: str | Path) -> Any:
+    """The model saved in a folder, of whatever kind it is.
+
+    Raises:
+        LoadError: the folder is missing, damaged, of another version, or of a system this package does not have.
+    """
+    return Model.load(folder)
+
+
+def is_model(folder: str | Path) -> bool:
+    """Whether a folder looks like a saved model."""
+    return (Path(folder) / "system.json").is_file()
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    path = folder / "system.json"
+    if not path.exists():
+        reason = "it holds no system.json" if folder.is_dir() else "there is no such folder"
+        raise LoadError(f"{folder} is not a saved model: {reason}. Make one: itemic fit ease DATA --out {folder}")
+    try:
+        facts = json.loads(path.read_text())
+        fmt, version = facts["format"], facts["version"]
+        system, files, _ = facts["system"], facts["files"], (facts["config"], facts["shape"], facts["catalogue"])
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"has no {error}" if isinstance(error, KeyError) else f"cannot be read ({error})"
+        raise LoadError(f"{folder} is damaged: system.json {reason}. Restore the folder whole or fit again.") from None
+    if fmt != FORMAT:
+        raise LoadError(f"{folder} is of the format {fmt!r}, not {FORMAT!r}.")
+    if version != FORMAT_VERSION:
+        mend = "Upgrade itemic." if isinstance(version, int) and version > FORMAT_VERSION else "Fit the model again."
+        raise LoadError(f"{folder} has format version {version!r}; this itemic reads {FORMAT_VERSION}. {mend}")
+    if not isinstance(system, str) or not isinstance(files, dict):
+        raise LoadError(f"{folder} is damaged: system.json names no system. Restore the folder whole or fit again.")
+    return facts
+
+
+def _seal(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "blake2b": hashlib.file_digest(file, "blake2b").hexdigest()[:32]}
+
+
+def _check_seal(path: Path, seal: Mapping[str, Any]) -> None:
+    whole = "Restore the folder whole or fit again."
+    if not path.exists():
+        raise LoadError(f"{path.parent} is damaged: {path.name} is missing. {whole}")
+    if path.stat().st_size != seal["bytes"]:
+        size = path.stat().st_size
+        raise LoadError(f"{path.parent} is damaged: {path.name} has {size:,} bytes, not {seal['bytes']:,}. {whole}")
+    if _seal(path) != seal:
+        raise LoadError(f"{path.parent} is damaged: {path.name} is not what was saved. {whole}")
+
+
+def _short(table: Table) -> Table:
+    """The table without its long texts, bytes and nested columns: what a saved model can show and filter on."""
+    kept = []
+    for name in table.names:
+        column = table.frame.column(name)
+        texts = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+        flat = not (pa.types.is_nested(column.type) or pa.types.is_binary(column.type))
+        is_title = name in table.roles.get("title", [])
+        if flat and (is_title or not texts or column.nbytes <= (SHORT + 4) * len(table)):
+            kept.append(name)
+    roles = {role: [n for n in names if n in kept] for role, names in table.roles.items()}
+    return replace(table, source=table.frame.select(kept), roles={r: n for r, n in roles.items() if n})
+
+
+def _write_ragged(rows: Ragged, path: Path) -> None:
+    lists = pa.LargeListArray.from_arrays(pa.array(rows.offsets), pa.array(np.ascontiguousarray(rows.values)))
+    pq.write_table(pa.table({"items": lists}), path, compression="zstd")
+
+
+def _read_ragged(path: Path) -> Ragged:
+    lists = pq.read_table(path).column("items").combine_chunks()
+    offsets = lists.offsets.to_numpy().astype(np.int64)
+    return Ragged(lists.values.to_numpy().astype(np.int32)[offsets[0] : offsets[-1]], offsets - offsets[0])

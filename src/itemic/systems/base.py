@@ -1,0 +1,250 @@
+"""Recommender and its bases, which follow the shape of the answer: scores of all items, or vectors to compare.
+
+A base brings `rank`, `score` and `similar` with blocks, masks and ties; a system brings the numbers.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int32
+
+from itemic import registry
+from itemic.data import Query, Ragged, Ranking
+from itemic.errors import ItemicError, QueryError
+from itemic.model import C, Model, ModelConfig
+from itemic.nn.topk import score_pairs, top_k, top_k_inner
+
+BLOCK_BYTES = 128 << 20
+"""How much memory one block of scores may take."""
+
+
+class SystemConfig(ModelConfig):
+    """The options of a recommender."""
+
+
+class Recommender(Model[C]):
+    """Answers "which items?": a Query in, a Ranking out. Systems derive from one of the bases below."""
+
+    def rank(self, query: Query, k: int = 10) -> Ranking:
+        """The k best items of each request, ties to the lower code, -1 where fewer than k may be ranked.
+
+        Items of `query.exclude`, and of `query.history` unless `query.repeats`, are left out.
+
+        Raises:
+            QueryError: k is not between 1 and the size of the catalogue, or the query lacks what the model answers.
+        """
+        self._check(query)
+        n_items = self.catalogue.n_items
+        if not 1 <= k <= n_items:
+            raise QueryError(f"k is {k:,}; the catalogue has {n_items:,} items. Ask for 1 to {n_items:,}.")
+        items, scores = np.empty((len(query), k), np.int32), np.empty((len(query), k), np.float32)
+        allowed = _allowed(query, n_items)
+        for start, stop in self._blocks(len(query)):
+            block = query.block(start, stop)
+            if isinstance(block.candidates, Ragged):
+                answer = self._rank_candidates(block, k)
+            else:
+                answer = self._rank_block(block, k, allowed)
+            items[start:stop], scores[start:stop] = answer
+        return Ranking(items, scores, self.catalogue.items)
+
+    def score(self, query: Query) -> Ragged:
+        """The score of each of `query.candidates`, in their order: float32 rows as long as the candidates'.
+
+        Raises:
+            QueryError: the query has no candidates, or lacks what the model answers.
+        """
+        self._check(query)
+        if query.candidates is None:
+            raise QueryError("score needs candidates; this query has none. Use rank, or give Query(candidates=...).")
+        if not isinstance(query.candidates, Ragged):
+            shared = np.asarray(query.candidates, np.int32)
+            spread = Ragged.from_lengths(np.tile(shared, len(query)), np.full(len(query), len(shared)))
+            query = replace(query, candidates=spread)
+        assert isinstance(query.candidates, Ragged)
+        parts = [self._score_candidates(query.block(*bounds)) for bounds in self._blocks(len(query))]
+        return Ragged(np.concatenate(parts) if parts else np.empty(0, np.float32), query.candidates.offsets)
+
+    def similar(self, items: "np.ndarray | Sequence[int]", k: int = 10) -> Ranking:
+        """The k items most like each of these: what the model ranks after a history of that item alone.
+
+        Raises:
+            QueryError: the model does not rank by history.
+        """
+        codes = np.asarray(items, np.int32)
+        if "history" not in self.entry.answers or "anyone" in self.entry.answers:
+            others = [
+                e.name for e in registry.entries().values() if "history" in e.answers and "anyone" not in e.answers
+            ]
+            raise QueryError(
+                f"{self.entry.name} knows nothing of likeness between items. Use one of: {', '.join(others)}."
+            )
+        return self.rank(Query(history=Ragged.from_lengths(codes, np.ones(len(codes), np.int64))), k)
+
+    def ask(
+        self,
+        users: "Sequence[Any] | np.ndarray | None" = None,
+        histories: "Sequence[Sequence[Any]] | None" = None,
+        candidates: "Sequence[Any] | None" = None,
+        exclude: "Sequence[Any] | None" = None,
+        where: str | None = None,
+        context: "dict[str, np.ndarray] | None" = None,
+    ) -> Query:
+        """A Query from external ids: known users with their saved histories, or histories of users never seen.
+
+        `candidates` and `exclude` hold for all requests; `where` is an SQL condition on the item table.
+
+        Raises:
+            UnknownItems: a user or item is not in the catalogue.
+            QueryError: a history holds no known item, or the model was saved without histories.
+        """
+        known = self.catalogue
+        if (users is None) == (histories is None):
+            raise QueryError("give users or histories, one of the two.")
+        fields: dict[str, Any] = {"repeats": known.repeats, "context": context or {}}
+        if users is not None:
+            mend = "Give what they did instead: --history a,b,c"
+            codes = known.users.ids.known(list(users), mend)
+            if self.histories is None:
+                raise QueryError("this model was saved without histories, so it cannot look up users. " + mend)
+            fields |= {"user": codes, "history": self.histories.take(codes)}
+        else:
+            fields["history"] = self._known_histories(histories or [])
+        if exclude is not None:
+            fields["exclude"] = known.items.ids.known(list(exclude), "Leave them out of --exclude.")
+        allowed = None
+        if candidates is not None:
+            allowed = known.items.ids.known(list(candidates), "Leave them out of --candidates.")
+        if where is not None:
+            chosen = np.flatnonzero(known.items.where(where)).astype(np.int32)
+            allowed = chosen if allowed is None else allowed[np.isin(allowed, chosen)]
+            if len(allowed) == 0:
+                raise QueryError(f"no item satisfies --where {where!r}. Widen the condition.")
+        return Query(candidates=allowed, **fields)
+
+    def _known_histories(self, histories: "Sequence[Sequence[Any]]") -> Ragged:
+        lengths = np.fromiter((len(h) for h in histories), np.int64, len(histories))
+        flat = [item for history in histories for item in history]
+        found = Ragged.from_lengths(self.catalogue.items.ids.codes(flat), lengths)
+        kept = found.keep(found.values >= 0)
+        lost = np.flatnonzero((kept.lengths == 0) & (lengths > 0))
+        if len(lost):
+            shown = ",".join(map(str, list(histories[int(lost[0])])[:3]))
+            raise QueryError(f"none of the items of the history {shown!r} is in the catalogue. Use ids of its items.")
+        return kept
+
+    def _check(self, query: Query) -> None:
+        answers, there = set(self.entry.answers), set(query.fields)
+        if not answers & {*there, "anyone"}:
+            wanted, name = " or a ".join(self.entry.answers), self.entry.name
+            able = [e.name for e in registry.entries().values() if there & set(e.answers) or "anyone" in e.answers]
+            has = " and ".join(sorted(there)) or "nothing"
+            raise QueryError(
+                f"{name} answers queries with a {wanted}; this one has {has}. Use one of: {', '.join(able)}."
+            )
+        if not self.is_fitted:
+            raise ItemicError(f"{self.entry.name} is not fitted. Call fit(train) or itemic.load(folder) first.")
+
+    def _blocks(self, n_queries: int) -> Iterator[tuple[int, int]]:
+        size = max(16, min(4096, BLOCK_BYTES // (4 * max(1, self.catalogue.n_items))))
+        return ((start, min(start + size, n_queries)) for start in range(0, n_queries, size))
+
+    def _rank_candidates(
+        self, query: Query, k: int
+    ) -> tuple[Int32[np.ndarray, "queries k"], Float32[np.ndarray, "queries k"]]:
+        assert isinstance(query.candidates, Ragged)
+        return _best_candidates(query.candidates, self._score_candidates(query), query.masked(), k)
+
+    def _rank_block(
+        self, query: Query, k: int, allowed: Bool[np.ndarray, " items"] | None
+    ) -> tuple[Int32[np.ndarray, "queries k"], Float32[np.ndarray, "queries k"]]:
+        raise TypeError(f"{type(self).__name__} derives from no base that ranks")
+
+    def _score_candidates(self, query: Query) -> Float32[np.ndarray, " candidates"]:
+        raise TypeError(f"{type(self).__name__} derives from no base that scores")
+
+
+class ScoreRecommender(Recommender[C]):
+    """For systems that score the whole catalogue at once (popularity, EASE, item-kNN, autoencoders)."""
+
+    def scores(self, query: Query) -> Float32[np.ndarray, "queries items"]:
+        """The score of every item for each request; called with blocks that fit in memory."""
+        raise TypeError(f"{type(self).__name__} defines no scores")
+
+    def _rank_block(
+        self, query: Query, k: int, allowed: Bool[np.ndarray, " items"] | None
+    ) -> tuple[Int32[np.ndarray, "queries k"], Float32[np.ndarray, "queries k"]]:
+        scores = self.scores(query)
+        if allowed is not None:
+            scores = np.where(allowed, scores, np.float32(-np.inf))
+        masked = query.masked()
+        return top_k(scores, k, exclude=(masked.values, masked.offsets))
+
+    def _score_candidates(self, query: Query) -> Float32[np.ndarray, " candidates"]:
+        assert isinstance(query.candidates, Ragged)
+        return self.scores(query)[query.candidates.row_of_value, query.candidates.values]
+
+
+class VectorRecommender(Recommender[C]):
+    """For systems whose score is the inner product of a vector of the request and a vector of the item."""
+
+    def query_vectors(self, query: Query) -> Float32[np.ndarray, "queries dim"]:
+        """One vector a request."""
+        raise TypeError(f"{type(self).__name__} defines no query_vectors")
+
+    def item_vectors(self) -> Float32[np.ndarray, "items dim"]:
+        """One vector an item of the catalogue, in the order of their codes."""
+        raise TypeError(f"{type(self).__name__} defines no item_vectors")
+
+    def similar(self, items: "np.ndarray | Sequence[int]", k: int = 10) -> Ranking:
+        """The k items whose vectors have the largest cosine with each of these, themselves left out."""
+        codes, vectors = np.asarray(items, np.int32), np.asarray(self.item_vectors(), np.float32)
+        n_items = len(vectors)
+        if not 1 <= k <= n_items:
+            raise QueryError(f"k is {k:,}; the catalogue has {n_items:,} items. Ask for 1 to {n_items:,}.")
+        unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        offsets = np.arange(len(codes) + 1, dtype=np.int64)
+        found, scores = top_k_inner(unit[codes], unit, k, exclude=(codes, offsets))
+        return Ranking(found, scores, self.catalogue.items)
+
+    def _rank_block(
+        self, query: Query, k: int, allowed: Bool[np.ndarray, " items"] | None
+    ) -> tuple[Int32[np.ndarray, "queries k"], Float32[np.ndarray, "queries k"]]:
+        vectors = np.ascontiguousarray(self.query_vectors(query), np.float32)
+        masked = query.masked()
+        exclude = (masked.values, masked.offsets)
+        return top_k_inner(vectors, np.asarray(self.item_vectors(), np.float32), k, exclude=exclude, allowed=allowed)
+
+    def _score_candidates(self, query: Query) -> Float32[np.ndarray, " candidates"]:
+        assert isinstance(query.candidates, Ragged)
+        vectors = np.ascontiguousarray(self.query_vectors(query), np.float32)
+        return score_pairs(vectors, self.item_vectors(), query.candidates.row_of_value, query.candidates.values)
+
+
+def _allowed(query: Query, n_items: int) -> Bool[np.ndarray, " items"] | None:
+    if query.candidates is None or isinstance(query.candidates, Ragged):
+        return None
+    allowed = np.zeros(n_items, dtype=bool)
+    allowed[np.asarray(query.candidates)] = True
+    return allowed
+
+
+def _best_candidates(
+    candidates: Ragged, scores: Float32[np.ndarray, " candidates"], masked: Ragged, k: int
+) -> tuple[Int32[np.ndarray, "queries k"], Float32[np.ndarray, "queries k"]]:
+    """The k best of each row's own candidates: a candidate given twice counts once, masked ones not at all."""
+    row, item = candidates.row_of_value, candidates.values.astype(np.int64)
+    size = int(max(item.max(initial=0), masked.values.max(initial=0))) + 1
+    keys, first = np.unique(row * size + item, return_index=True)
+    open_ = ~np.isin(keys, masked.row_of_value * size + masked.values) & (scores[first] > -np.inf)
+    row, item, scores = row[first][open_], item[first][open_], scores[first][open_]
+    order = np.lexsort((item, -scores, row))
+    row, item, scores = row[order], item[order], scores[order]
+    place = np.arange(len(row)) - np.searchsorted(row, row)  # 0 for the best of its row
+    items = np.full((len(candidates), k), -1, np.int32)
+    best = np.full((len(candidates), k), -np.inf, np.float32)
+    top = place < k
+    items[row[top], place[top]], best[row[top], place[top]] = item[top], scores[top]
+    return items, best
