@@ -103,7 +103,8 @@ class Interactions:
     @cached_property
     def offsets(self) -> Int64[np.ndarray, " users+1"]:
         """User u's rows are offsets[u] to offsets[u + 1] - 1."""
-        return np.concatenate([[0], np.cumsum(np.bincount(self.user, minlength=self.n_users))]).astype(np.int64)
+        # Searched, as the column is sorted: a count would first copy it to int64, 800 MB for 100 million rows.
+        return np.searchsorted(self.user, np.arange(self.n_users + 1, dtype=np.int32)).astype(np.int64)
 
     def histories(self) -> Ragged:
         """Item codes of every user, oldest first."""
