@@ -1,0 +1,25 @@
+"""The command line: parses, calls, prints. Results go to stdout, progress and notes to stderr."""
+
+from itemic.cli import data, measure, models
+from itemic.cli.shell import group
+
+__all__ = ["main"]
+
+
+@group()
+def main() -> None:
+    """Learn what every item of a catalogue is, and answer every question of the form: which items?
+
+    \b
+    Start here:
+      itemic demo                                     a simulated shop, four systems, a report
+      itemic data import events.csv --out my-data     your own interactions
+      itemic fit ease my-data --out runs/e            learn from them
+      itemic rank runs/e --user 42 --k 10             ask
+    """
+
+
+main.add_command(measure.demo)
+main.add_command(data.data)
+for command in (models.systems, models.fit, models.rank, models.similar, measure.compare, measure.reproduce):
+    main.add_command(command)

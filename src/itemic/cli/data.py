@@ -1,0 +1,231 @@
+"""Commands on data: import, get, describe, split, filter, shop."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from itemic.cli.shell import InOrder, Output, command, note, table
+
+if TYPE_CHECKING:
+    from itemic.data import Dataset
+
+
+@click.group(cls=InOrder, context_settings={"help_option_names": ["-h", "--help"]})
+def data() -> None:
+    """Import, fetch, describe, split and filter data sets."""
+
+
+IMPORT_EXAMPLES = [
+    "itemic data import events.csv --out my-data",
+    "itemic data import events.csv.gz --items items.csv --test test.csv --out my-data",
+    "itemic data import plays.tsv --columns user,item,weight --out plays      (no header line)",
+    "itemic data import log.parquet --columns user=customer,item=sku --min-rating 4 --k-core 5 --out log",
+]
+
+
+@command("import", IMPORT_EXAMPLES, progress=True)
+@click.argument("file", type=click.Path())
+@click.option("--items", metavar="FILE", help="A table with an id column and anything else about the items.")
+@click.option("--users", metavar="FILE", help="The same about the users.")
+@click.option("--test", metavar="FILE", help="Interactions to be held out: your own test set.")
+@click.option(
+    "--columns", metavar="NAMES", help="user=customer,item=sku to name columns; user,item,weight without header."
+)
+@click.option("--form", default="auto", show_default=True, help="csv, movielens, recbole, lightgcn, sequences, ...")
+@click.option("--repeats", is_flag=True, help="Taking an item again counts; seen items are then not masked.")
+@click.option("--min-rating", type=float, metavar="X", help="Keep interactions with a rating of X or more.")
+@click.option("--k-core", type=int, metavar="N", help="Keep users and items with N interactions or more, repeatedly.")
+@click.option("--name", help="What to call it. Default: the name of the output folder.")
+@click.option("--out", type=click.Path(), required=True, metavar="FOLDER", help="Where to write the dataset.")
+def import_(
+    file: str,
+    items: str | None,
+    users: str | None,
+    test: str | None,
+    columns: str | None,
+    form: str,
+    repeats: bool,
+    min_rating: float | None,
+    k_core: int | None,
+    name: str | None,
+    out: str,
+) -> Output:
+    """Turn FILE (or a folder in a known layout) into a dataset folder with a default split."""
+    from itemic.data import filters
+    from itemic.data.importing import import_files
+    from itemic.data.splits import split
+
+    made = import_files(
+        Path(file),
+        items=items,
+        users=users,
+        test=test,
+        columns=_columns(columns),
+        form=form,
+        name=name or Path(out).name,
+        repeats=repeats,
+    )
+    if min_rating is not None:
+        made = filters.min_rating(made, min_rating)
+    if k_core is not None:
+        made = filters.k_core(made, k_core, k_core)
+    if made.split is None:
+        made = split(made)
+    return _saved(made, out)
+
+
+def _columns(text: str | None) -> "Mapping[str, str] | list[str] | None":
+    """`user=customer,item=sku` as a mapping, `user,item,weight` as the names of a table without a header."""
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    pairs = [part.partition("=") for part in parts]
+    if any(equals for _, equals, _ in pairs):
+        return {ours: theirs for ours, _, theirs in pairs}
+    return parts
+
+
+def _saved(made: "Dataset", out: str | Path) -> Output:
+    saved = made.save(out)
+    document = {"saved": str(out), **_facts(saved)}
+    split = f"; split: {saved.split.label}" if saved.split else ""
+    counts = f"{saved.n_users:,} users, {saved.n_items:,} items, {len(saved.interactions):,} interactions"
+    return Output(document, [f"saved {out}: {counts}{split}", f"next: itemic fit ease {out} --out runs/e"])
+
+
+def _facts(made: "Dataset") -> dict[str, Any]:
+    return {
+        "name": made.name,
+        "users": made.n_users,
+        "items": made.n_items,
+        "interactions": len(made.interactions),
+        "split": dict(made.split.how) if made.split else None,
+    }
+
+
+@command("get", ["itemic data get --list", "itemic data get ml-1m --out ml-1m"], progress=True)
+@click.argument("name", required=False)
+@click.option("--list", "listing", is_flag=True, help="List the public sets with size and licence.")
+@click.option("--out", type=click.Path(), metavar="FOLDER", help="Where to write the dataset. Default: NAME.")
+def get(name: str | None, listing: bool, out: str | None) -> Output:
+    """Fetch a public data set and import it; $ITEMIC_DATA/NAME is read instead where it exists."""
+    from itemic.data.public import public_sets
+
+    if listing or name is None:
+        sets = public_sets()
+        rows = [[s.name, f"{s.size / 1e6:,.1f} MB", s.licence] for s in sets]
+        document = [{"name": s.name, "bytes": s.size, "licence": s.licence} for s in sets]
+        return Output(document, table(rows, ["name", "size", "terms"], left=1))
+    from itemic.data.public import fetch_set
+
+    made = fetch_set(name, Path(out or name))
+    return _saved(made, out or name)
+
+
+@command(
+    "describe", ["itemic data describe my-data", "itemic data describe my-data --html my-data.html"], progress=True
+)
+@click.argument("folder", type=click.Path())
+@click.option("--html", type=click.Path(), metavar="FILE", help="Also write a page with plots.")
+def describe(folder: str, html: str | None) -> Output:
+    """Say what is in a dataset: counts, density, popularity, lengths, times, what is missing."""
+    from itemic.cli.models import open_data
+    from itemic.data.describe import describe as described
+
+    found = described(open_data(folder))
+    if html is not None:
+        found.to_html(Path(html))
+        note(f"wrote {html}")
+    return Output(found.to_dict(), found.to_text())
+
+
+SPLIT_EXAMPLES = [
+    "itemic data split my-data --by time --test 0.1 --valid 0.1",
+    "itemic data split my-data --by last           (each user's last item; as papers on sequences do)",
+    "itemic data split my-data --by items --seed 1 (cold items: held out whole)",
+]
+
+
+@command("split", SPLIT_EXAMPLES)
+@click.argument("folder", type=click.Path())
+@click.option("--by", default="auto", show_default=True, help="time, last, random, users, items, official or auto.")
+@click.option("--test", default=0.1, show_default=True, help="Share to test on.")
+@click.option("--valid", default=0.1, show_default=True, help="Share to choose options by.")
+@click.option("--seed", default=0, show_default=True, help="For the splits that draw.")
+def split(folder: str, by: str, test: float, valid: float, seed: int) -> Output:
+    """Choose which interactions are for fitting, choosing and testing; saved with the dataset."""
+    from itemic.data import Dataset
+    from itemic.data import splits as maker
+
+    made = maker.split(Dataset.open(folder), by=by, test=test, valid=valid, seed=seed)
+    maker.check_leak(made)
+    made.save_split()
+    assert made.split is not None
+    parts = {name: int((made.split.part == code).sum()) for name, code in (("train", 0), ("valid", 1), ("test", 2))}
+    counts = ", ".join(f"{name} {n:,}" for name, n in parts.items())
+    return Output({"folder": folder, "how": dict(made.split.how), **parts}, [f"{folder}: {made.split.label}: {counts}"])
+
+
+FILTER_EXAMPLES = [
+    "itemic data filter my-data --k-core 5 --out my-data-5",
+    "itemic data filter my-data --min-rating 4 --since 2024-01-01 --out liked",
+]
+
+
+@command("filter", FILTER_EXAMPLES)
+@click.argument("folder", type=click.Path())
+@click.option("--min-rating", type=float, metavar="X", help="Keep interactions with a rating of X or more.")
+@click.option("--deduplicate", type=click.Choice(["first", "last", "max"]), help="Keep one of several rows of a pair.")
+@click.option("--since", metavar="DATE", help="Keep interactions from this moment on.")
+@click.option("--until", metavar="DATE", help="Keep interactions before this moment.")
+@click.option("--k-core", type=int, metavar="N", help="Keep users and items with N interactions or more, repeatedly.")
+@click.option("--out", type=click.Path(), required=True, metavar="FOLDER", help="Where to write the filtered dataset.")
+def filter_(
+    folder: str,
+    min_rating: float | None,
+    deduplicate: str | None,
+    since: str | None,
+    until: str | None,
+    k_core: int | None,
+    out: str,
+) -> Output:
+    """Keep part of a dataset as a new one, with a fresh default split."""
+    from itemic.data import Dataset, filters
+    from itemic.data.splits import split
+
+    made = Dataset.open(folder)
+    if since is not None or until is not None:
+        made = filters.between(made, since, until)
+    if min_rating is not None:
+        made = filters.min_rating(made, min_rating)
+    if deduplicate is not None:
+        made = filters.deduplicate(made, deduplicate)
+    if k_core is not None:
+        made = filters.k_core(made, k_core, k_core)
+    made = replace(made, name=Path(out).name, split=None)
+    return _saved(split(made), out)
+
+
+@command(
+    "shop",
+    ["itemic data shop --out shop", "itemic data shop --interactions 1000000 --users 20000 --out big"],
+    progress=True,
+)
+@click.option("--users", default=3000, show_default=True)
+@click.option("--items", default=2000, show_default=True)
+@click.option("--interactions", default=120_000, show_default=True)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--out", type=click.Path(), required=True, metavar="FOLDER", help="Where to write the dataset.")
+def shop(users: int, items: int, interactions: int, seed: int, out: str) -> Output:
+    """Simulate a shop with planted tastes, drift, sessions, baskets and cold items."""
+    from itemic.data.simulated import shop as simulate
+    from itemic.data.splits import split
+
+    return _saved(split(simulate(users, items, interactions, seed)), out)
+
+
+for one in (import_, get, describe, split, filter_, shop):
+    data.add_command(one)

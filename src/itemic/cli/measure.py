@@ -1,0 +1,80 @@
+"""Commands that measure: compare, reproduce, demo."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from itemic.cli.shell import Output, command, note, table
+
+COMPARE_EXAMPLES = [
+    "itemic compare runs/e runs/i my-data",
+    "itemic compare runs/* my-data --metrics ndcg@10,recall@20,coverage@20 --html report.html",
+    "itemic compare runs/e theirs.csv my-data      (user,item,score made by another tool)",
+]
+
+
+@command("compare", COMPARE_EXAMPLES, progress=True)
+@click.argument("models", nargs=-1, required=True)
+@click.option("--metrics", default="ndcg@10,recall@20", show_default=True, metavar="NAMES", help="Names with commas.")
+@click.option("--protocol", default="full", show_default=True, help="full, candidates, sampled-uniform:100, ...")
+@click.option("--valid", is_flag=True, help="Compare on the validation part instead of the test part.")
+@click.option("--html", type=click.Path(), metavar="FILE", help="Also write a report with plots.")
+def compare(models: Sequence[str], metrics: str, protocol: str, valid: bool, html: str | None) -> Output:
+    """Compare MODELS (folders, or files of recommendations) on the test part of DATA, the last argument."""
+    from itemic.cli.models import open_data
+    from itemic.evaluation import compare as compared
+
+    *folders, data = models
+    if not folders:
+        raise click.UsageError("give one model or more and then the dataset: itemic compare runs/e my-data")
+    wanted = [name.strip() for name in metrics.split(",") if name.strip()]
+    found = compared(folders, open_data(data), wanted, protocol=protocol, part="valid" if valid else "test")
+    for line in found.notes:
+        note(line)
+    if html is not None:
+        found.to_html(Path(html))
+        note(f"wrote {html}")
+    return Output(found.to_dict(), found.to_text())
+
+
+REPRODUCE_EXAMPLES = ["itemic reproduce --list", "itemic reproduce ease lastfm-lightgcn"]
+
+
+@command("reproduce", REPRODUCE_EXAMPLES, progress=True)
+@click.argument("system", required=False)
+@click.argument("dataset", required=False)
+@click.option("--variant", help="Another recipe of the same system and data set.")
+@click.option("--list", "listing", is_flag=True, help="List all recipes with published, measured and ratio.")
+def reproduce(system: str | None, dataset: str | None, variant: str | None, listing: bool) -> Output:
+    """Run the published set-up of SYSTEM on DATASET and write what it measured to results/."""
+    from itemic.evaluation import reproduce as run
+    from itemic.evaluation import reproduce_list
+
+    if listing:
+        rows = reproduce_list()
+        cells = [[row[key] for key in ("recipe", "metric", "published", "measured", "ratio")] for row in rows]
+        return Output(rows, table(cells, ["recipe", "metric", "published", "measured", "ratio"], left=2))
+    if system is None or dataset is None:
+        raise click.UsageError("give a system and a data set, or --list.")
+    path, result = run(system, dataset, variant)
+    cells = [[name, _four(m["published"]), _four(m["value"])] for name, m in result["metrics"].items()]
+    return Output(result, [*table(cells, ["metric", "published", "measured"]), f"wrote {path}"])
+
+
+def _four(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+@command("demo", ["itemic demo", "itemic demo events.csv", "itemic demo my-data --out runs/mine"], progress=True)
+@click.argument("data", required=False)
+@click.option(
+    "--out", type=click.Path(), default="runs/demo", show_default=True, metavar="FOLDER", help="Where to write."
+)
+def demo(data: str | None, out: str) -> Output:
+    """Fit four systems on a simulated shop, or on DATA, compare them, and rank for one user."""
+    from itemic.cli.models import open_data
+    from itemic.evaluation.demo import run_demo
+
+    shown = run_demo(open_data(data) if data is not None else None, Path(out), say=note)
+    return Output(shown.document, shown.lines)

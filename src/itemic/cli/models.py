@@ -1,0 +1,257 @@
+"""Commands on models: systems, fit, rank, similar."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from itemic.cli.shell import Output, command, note, table
+from itemic.errors import ConfigError, DataError, QueryError, some
+
+if TYPE_CHECKING:
+    from itemic.data import Dataset, Query, Ranking
+    from itemic.systems.base import Recommender
+
+
+@command("systems", ["itemic systems", "itemic systems --answers history", "itemic systems ease      (its options)"])
+@click.argument("name", required=False)
+@click.option("--answers", metavar="FIELD", help="Only those that answer queries with this field: user, history, ...")
+def systems(name: str | None, answers: str | None) -> Output:
+    """List the systems, or the options of one."""
+    from itemic import registry
+
+    if name is not None:
+        return _options(name)
+    listed = [
+        e for e in registry.entries().values() if answers is None or answers in e.answers or "anyone" in e.answers
+    ]
+    if not listed:
+        raise QueryError(f"no system answers queries with '{answers}'. See them all: itemic systems")
+    rows = [
+        [e.name, e.family, ", ".join(e.needs), ", ".join(e.answers), "yes" if e.cold_items else "no", e.paper]
+        for e in listed
+    ]
+    document = [
+        {k: getattr(e, k) for k in ("name", "family", "needs", "answers", "gives", "cold_items", "paper", "summary")}
+        for e in listed
+    ]
+    return Output(document, table(rows, ["system", "family", "needs", "answers", "cold items", "paper"], left=6))
+
+
+def _options(name: str) -> Output:
+    from itemic import registry
+
+    model: Any = registry.find(name)
+    entry, fields = registry.entries()[name], model.Config.model_fields
+    rows = [[option, str(f.default), (f.description or "").replace("\n", " ")] for option, f in fields.items()]
+    document = {"name": name, "summary": entry.summary, "options": model.Config.model_json_schema()["properties"]}
+    return Output(document, [entry.summary, "", *table(rows, ["option", "default", "meaning"], left=3)])
+
+
+FIT_EXAMPLES = [
+    "itemic fit ease my-data --out runs/e",
+    "itemic fit ials my-data --set dim=256 --set epochs=10 --out runs/i",
+    "itemic fit popularity my-data --all --out runs/p      (no split: everything)",
+]
+
+
+@command("fit", FIT_EXAMPLES, progress=True)
+@click.argument("system")
+@click.argument("data")
+@click.option(
+    "--set", "settings", multiple=True, metavar="OPTION=VALUE", help="An option of the system; may be repeated."
+)
+@click.option("--all", "everything", is_flag=True, help="Fit on all interactions, the test part too.")
+@click.option("--out", type=click.Path(), metavar="FOLDER", help="Where to save. Default: runs/SYSTEM.")
+def fit(system: str, data: str, settings: Sequence[str], everything: bool, out: str | None) -> Output:
+    """Fit SYSTEM on the train part of DATA and save it.
+
+    DATA is a dataset folder, a file of interactions, or the name of a known set.
+    """
+    from itemic import registry
+
+    model = registry.find(system)(**_settings(settings))
+    whole = open_data(data)
+    train = whole if everything else whole.train
+    part = "the train part" if whole.split is not None and not everything else "all"
+    how = f" of the split ({whole.split.label})" if whole.split is not None and not everything else ""
+    note(f"{system} on {whole.name}: {whole.n_users:,} users, {whole.n_items:,} items; fitting on {part}{how}: "
+         f"{len(train.interactions):,} interactions")  # fmt: skip
+    model.fit(train)
+    folder = model.save(out or Path("runs") / system)
+    first = whole.users.ids.external([0])[0] if whole.n_users else "ID"
+    next_ = f"itemic rank {folder} --user {first} --k 10"
+    document = {
+        "system": system,
+        "saved": str(folder),
+        "config": model.config.model_dump(mode="json"),
+        **model.fitted_on,
+    }
+    return Output(document, [f"saved {folder} ({model.fitted_on['seconds']:.2f} s)      next: {next_}"])
+
+
+def _settings(settings: Sequence[str]) -> dict[str, Any]:
+    import yaml
+
+    found: dict[str, Any] = {}
+    for setting in settings:
+        option, equals, value = setting.partition("=")
+        if not equals or not option:
+            raise ConfigError(f"--set {setting!r} is not OPTION=VALUE. Write for example --set dim=128.")
+        *outer, last = option.split(".")
+        place = found
+        for key in outer:
+            place = place.setdefault(key, {})
+        place[last] = yaml.safe_load(value)
+    return found
+
+
+def open_data(argument: str) -> "Dataset":
+    """The dataset of a folder, of a file of interactions, or of a known set's name, with its default split."""
+    from itemic.data import Dataset
+    from itemic.data.importing import import_files
+    from itemic.data.readers.known import known_set
+    from itemic.data.splits import split
+
+    path = Path(argument)
+    if (path / "manifest.json").exists():
+        return Dataset.open(path)
+    data = import_files(path) if path.exists() else known_set(argument)
+    return data if data.split is not None else split(data)
+
+
+RANK_EXAMPLES = [
+    "itemic rank runs/e --user 42 --k 10",
+    "itemic rank runs/e --history a,b,c",
+    "itemic rank runs/e --user 42 --where \"brand = 'X' and price < 20\"",
+    "itemic rank runs/e --all-users --k 20 --out recs.parquet",
+]
+
+
+@command("rank", RANK_EXAMPLES, progress=True)
+@click.argument("model")
+@click.option("--user", "user", multiple=True, metavar="ID", help="A known user; may be repeated.")
+@click.option("--users", metavar="A,B|FILE", help="Known users: ids with commas, or a file with one a line.")
+@click.option("--all-users", is_flag=True, help="Every known user; needs --out.")
+@click.option("--history", metavar="A,B,C", help="What somebody never seen has done, oldest first.")
+@click.option("--k", default=10, show_default=True, help="How many items.")
+@click.option("--candidates", metavar="A,B|FILE", help="Rank only these items.")
+@click.option("--exclude", metavar="A,B|FILE", help="Leave these items out.")
+@click.option("--where", metavar="SQL", help="Rank only items for which this holds, such as \"brand = 'X'\".")
+@click.option("--out", type=click.Path(), metavar="FILE", help="Write .parquet or .csv instead of printing.")
+def rank(
+    model: str,
+    user: Sequence[str],
+    users: str | None,
+    all_users: bool,
+    history: str | None,
+    k: int,
+    candidates: str | None,
+    exclude: str | None,
+    where: str | None,
+    out: str | None,
+) -> Output:
+    """Rank items for users or for a history: the best first, what they had already left out."""
+    from itemic.systems.export import rank_to_file
+
+    loaded = _recommender(model)
+    asked = [*user, *(_listed(users) if users else [])]
+    if sum([bool(asked), all_users, history is not None]) != 1:
+        raise click.UsageError("say for whom: --user, --users, --all-users or --history, one of them.")
+    if all_users and out is None:
+        raise click.UsageError("--all-users needs --out FILE.")
+    limits = {"candidates": _maybe_listed(candidates), "exclude": _maybe_listed(exclude), "where": where}
+    if out is not None and history is None:
+        rows = rank_to_file(loaded, Path(out), k, None if all_users else asked, **limits)
+        return Output({"written": out, "rows": rows}, [f"wrote {out}: {rows:,} rows"])
+    query = loaded.ask(asked or None, None if history is None else [_listed(history)], **limits)
+    ranking = loaded.rank(query, k)
+    if out is not None:
+        rows = rank_to_file(loaded, Path(out), k, ranking=ranking)
+        return Output({"written": out, "rows": rows}, [f"wrote {out}: {rows:,} rows"])
+    return _answer(loaded, query, ranking, asked or None)
+
+
+@command("similar", ["itemic similar runs/e --item 17 --k 10"])
+@click.argument("model")
+@click.option("--item", "items", multiple=True, required=True, metavar="ID", help="An item; may be repeated.")
+@click.option("--k", default=10, show_default=True, help="How many items.")
+def similar(model: str, items: Sequence[str], k: int) -> Output:
+    """List the items most like an item."""
+    loaded = _recommender(model)
+    codes = loaded.catalogue.items.ids.known(list(items), "Use ids of the catalogue.")
+    ranking = loaded.similar(codes, k)
+    for name, title in zip(items, loaded.catalogue.items.titles(codes)):
+        note(f"like {name}" + (f" ({title})" if title else "") + ":")
+    return _answer(loaded, None, ranking, list(items), "item")
+
+
+def _answer(
+    model: "Recommender", query: "Query | None", ranking: "Ranking", asked: Sequence[str] | None, what: str = "user"
+) -> Output:
+    items, documents, lines = model.catalogue.items, [], []
+    for row in range(len(ranking)):
+        real = ranking.items[row] >= 0
+        codes, scores = ranking.items[row][real], ranking.scores[row][real]
+        ids, titles = items.ids.external(codes).tolist(), items.titles(codes)
+        if asked is not None and len(asked) > 1:
+            lines.append(f"{what} {asked[row]}")
+        if query is not None and query.history is not None:
+            note(_consumed(model, query, row))
+        best = [
+            {"rank": r, "item": i, "score": round(float(s), 6), **({"title": t} if t is not None else {})}
+            for r, (i, s, t) in enumerate(zip(ids, scores, titles), start=1)
+        ]
+        documents.append({what: asked[row] if asked else None, "items": best})
+        cells = [[b["rank"], b["item"], f"{b['score']:.4f}", b.get("title")] for b in best]
+        cells = cells if model.catalogue.items.roles.get("title") else [cell[:3] for cell in cells]
+        lines += _with_titles(cells)
+        if not best:
+            note("nothing is left to rank: every allowed item is in the history or excluded.")
+    return Output({"answers": documents}, lines)
+
+
+def _with_titles(cells: list[list[Any]]) -> list[str]:
+    header = ["rank", "item", "score", "title"][: len(cells[0])] if cells else ["rank", "item", "score"]
+    titles = [f"  {row[3] or ''}" if len(row) > 3 else "" for row in cells]
+    plain = table([row[:3] for row in cells], header[:3], left=0)
+    return [
+        line + title
+        for line, title in zip(plain, [f"  {h}" for h in header[3:]] + titles if header[3:] else [""] * len(plain))
+    ]
+
+
+def _consumed(model: "Recommender", query: "Query", row: int) -> str:
+    assert query.history is not None
+    history = query.history[row]
+    titles, ids = model.catalogue.items.titles(history[-5:]), model.catalogue.items.ids.external(history[-5:])
+    latest = "; ".join(str(t) if t else str(i) for t, i in zip(titles, ids))
+    return f"had {len(history):,} items, latest: {latest}" if len(history) else "had nothing yet"
+
+
+def _recommender(folder: str) -> Any:
+    from itemic.systems.base import Recommender
+
+    return Recommender.load(folder)
+
+
+def _maybe_listed(argument: str | None) -> list[str] | None:
+    return None if argument is None else _listed(argument)
+
+
+def _listed(argument: str) -> list[str]:
+    """Ids given with commas, or one a line in a file."""
+    path = Path(argument)
+    if "," not in argument and path.suffix and path.is_file():
+        try:
+            found = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} is not a text file with one id a line: {error.reason}.") from None
+    else:
+        found = [part.strip() for part in argument.split(",") if part.strip()]
+    if not found:
+        raise QueryError(
+            f"{argument!r} names no id. Give ids with commas, or a file with one a line; {some([])}".rstrip("; ")
+        )
+    return found
