@@ -1,0 +1,164 @@
+"""The compiled loops of `topk`; imported on first use, because importing numba takes longer than most answers."""
+
+import numpy as np
+from numba import njit
+
+CHUNK = 64  # scores tested at once, with vector instructions
+
+MISSING = np.int32(2**31 - 1)  # worse than any item of the same score
+
+
+@njit(cache=True, nogil=True)
+def _offer(scores, items, score, item):
+    """Replaces the worst entry of a heap whose root is the worst: the lowest score, of equals the highest item."""
+    n, at = len(scores), 0
+    while True:
+        child = 2 * at + 1
+        if child >= n:
+            break
+        right = child + 1
+        if right < n and (
+            scores[right] < scores[child] or (scores[right] == scores[child] and items[right] > items[child])
+        ):
+            child = right
+        if scores[child] > score or (scores[child] == score and items[child] < item):
+            break
+        scores[at], items[at] = scores[child], items[child]
+        at = child
+    scores[at], items[at] = score, item
+
+
+@njit(cache=True, nogil=True)
+def _contains(values, start, stop, value):
+    """Whether the sorted run values[start:stop] holds the value."""
+    end = stop
+    while start < stop:
+        middle = (start + stop) // 2
+        if values[middle] < value:
+            start = middle + 1
+        else:
+            stop = middle
+    return start < end and values[start] == value
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _dot(x, y):
+    total = np.float32(0)
+    for i in range(len(x)):
+        total += x[i] * y[i]
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _bar(score, error, shift, integer):
+    """The least key (see `_any_reach`) of an approximate score whose float32 score might pass this one."""
+    bits = np.float32(score - error).view(np.int32)
+    key = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    return integer((key - 2) >> shift)  # two steps down: below the rounding of the difference, and -0.0 below 0.0
+
+
+@njit(cache=True, nogil=True)
+def _any_reach(line, start, bar, half, sign):
+    """Whether one of the next CHUNK keys is at least `bar`: the bits of a float, ordered as the floats are."""
+    found = np.uint8(0)
+    for i in range(CHUNK):
+        x = line[np.uint64(start) + np.uint64(i)]  # unsigned: the check for negative indices stops the vectoriser
+        found |= np.uint8((x ^ ((x >> sign) & half)) >= bar)
+    return found != 0
+
+
+@njit(cache=True, nogil=True)
+def _which_reach(line, start, stop, bar, half, sign, hits):
+    """How many keys of line[start:stop] are at least `bar`; where they stand goes into `hits`."""
+    n = 0
+    for i in range(np.uint64(start), np.uint64(stop)):
+        x = line[i]
+        hits[n] = i
+        n += (x ^ ((x >> sign) & half)) >= bar
+    return n
+
+
+@njit(cache=True, nogil=True)
+def screen(keys, first, error, shift, queries, items, codes, excluded, offsets, top_scores, top_items):
+    """Scores in float32 the items whose approximate score might reach a row's list, and offers them to its heap.
+
+    `keys` are the bits of the approximate scores of items `first` onwards: int32 of float32, or with shift 16 int16 of
+    bfloat16. `error[row]` bounds their distance from the float32 score.
+    """
+    n, integer = keys.shape[1], keys.dtype.type
+    whole = n - n % CHUNK
+    half, sign = integer((1 << (31 - shift)) - 1), integer(31 - shift)
+    hits = np.empty(CHUNK + 1, np.int64)
+    for row in range(len(keys)):
+        line, heap, names, query = keys[row], top_scores[row], top_items[row], queries[row]
+        bar = _bar(heap[0], error[row], shift, integer)
+        for start in range(0, n, CHUNK):
+            if start < whole and not _any_reach(line, start, bar, half, sign):
+                continue
+            for hit in range(_which_reach(line, start, min(start + CHUNK, n), bar, half, sign, hits)):
+                at = first + hits[hit]
+                score = _dot(query, items[at])
+                if score > heap[0] and not _contains(excluded, offsets[row], offsets[row + 1], codes[at]):
+                    _offer(heap, names, score, codes[at])
+                    bar = _bar(heap[0], error[row], shift, integer)
+
+
+@njit(cache=True, nogil=True)
+def select(scores, excluded, offsets, top_scores, top_items):
+    """Offers to each row's heap the scores of its row."""
+    n = scores.shape[1]
+    for row in range(len(scores)):
+        line, heap, names = scores[row], top_scores[row], top_items[row]
+        for start in range(0, n, CHUNK):
+            stop, bar, found = min(start + CHUNK, n), heap[0], np.uint8(0)
+            if stop - start == CHUNK:
+                for i in range(CHUNK):
+                    found |= np.uint8(line[np.uint64(start) + np.uint64(i)] > bar)
+                if found == 0:
+                    continue
+            for item in range(start, stop):
+                score = line[item]
+                if score > heap[0] and not _contains(excluded, offsets[row], offsets[row + 1], item):
+                    _offer(heap, names, score, item)
+
+
+@njit(cache=True, nogil=True)
+def finish(scores, items):
+    """Turns heaps into lists, best first; what was never filled becomes item -1."""
+    for row in range(len(scores)):
+        heap, names = scores[row], items[row]
+        for last in range(len(heap) - 1, 0, -1):
+            score, name = heap[last], names[last]
+            heap[last], names[last] = heap[0], names[0]
+            _offer(heap[:last], names[:last], score, name)
+        for place in range(len(heap)):
+            if names[place] == MISSING:
+                names[place] = -1
+
+
+@njit(cache=True, nogil=True)
+def direct(queries, items, codes, excluded, offsets, top_scores, top_items):
+    """Offers to each query's heap every item, with its float32 score."""
+    for row in range(len(queries)):
+        heap, names, query = top_scores[row], top_items[row], queries[row]
+        for at in range(len(items)):
+            score = _dot(query, items[at])
+            if score > heap[0] and not _contains(excluded, offsets[row], offsets[row + 1], codes[at]):
+                _offer(heap, names, score, codes[at])
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def norms(vectors, out):
+    """The Euclidean length of every row, in float64."""
+    for row in range(len(vectors)):
+        vector, total = vectors[row], 0.0
+        for i in range(len(vector)):
+            total += np.float64(vector[i]) * np.float64(vector[i])
+        out[row] = np.sqrt(total)
+
+
+@njit(cache=True, nogil=True)
+def pairs(queries, items, rows, cols, out):
+    """The inner product of queries[rows[i]] and items[cols[i]] for every i."""
+    for i in range(len(out)):
+        out[i] = _dot(queries[rows[i]], items[cols[i]])

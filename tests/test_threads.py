@@ -1,0 +1,80 @@
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info
+
+from itemic import threads
+from itemic.errors import ConfigError
+
+
+def blas_counts() -> set[int]:
+    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+
+def run(code: str, **environment: str) -> str:
+    """What a fresh interpreter prints: the choice is made once per process."""
+    env = {name: value for name, value in os.environ.items() if name != "ITEMIC_THREADS"} | environment
+    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_environment_settles_the_count_and_blas_follows():
+    code = (
+        "import numpy; from itemic import threads; from threadpoolctl import threadpool_info; "
+        "print(threads.count(), threads.describe(), [p['num_threads'] for p in threadpool_info()])"
+    )
+    assert run(code, ITEMIC_THREADS="1").strip() == "1 1 thread (ITEMIC_THREADS) [1]"
+
+
+def test_without_it_the_count_is_measured_and_no_torch_is_loaded():
+    code = "import sys; from itemic import threads; print(threads.describe()); print('torch' in sys.modules)"
+    said, torch_loaded = run(code).splitlines()
+    assert torch_loaded == "False"
+    assert "measured" in said or "the only CPU" in said
+
+
+@pytest.mark.parametrize(("one", "every", "chosen"), [(1.0, 0.5, 4), (1.0, 0.9, 1), (1.0, 20.0, 1)])
+def test_all_cpus_are_used_only_where_they_are_clearly_faster(monkeypatch, one, every, chosen):
+    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _: range(4), raising=False)
+    monkeypatch.setattr(threads, "_product_seconds", lambda n: one if n == 1 else every)
+    assert threads._measured().n == chosen
+
+
+@pytest.mark.parametrize("text", ["two", "0", "-1", "1.5"])
+def test_a_wrong_count_is_named_with_its_mend(monkeypatch, text):
+    monkeypatch.setenv("ITEMIC_THREADS", text)
+    with pytest.raises(ConfigError, match=f"ITEMIC_THREADS is '{text}'; give a whole number from 1 up"):
+        threads._from_environment()
+
+
+def test_use_sets_every_loaded_library_and_puts_all_back():
+    torch = pytest.importorskip("torch")
+    before, blas = threads.count(), blas_counts()
+    with threads.use(1):
+        assert (threads.count(), blas_counts(), torch.get_num_threads()) == (1, {1}, 1)
+        with threads.use(2):
+            assert threads.describe() == "2 threads (asked for)"
+        assert threads.count() == 1
+    assert (threads.count(), blas_counts()) == (before, blas)
+
+
+def test_parts_run_side_by_side_in_order_with_one_blas_thread_each():
+    together = threading.Barrier(2, timeout=20)  # breaks unless two parts run at once
+
+    def work(part: int) -> tuple[int, set[int]]:
+        together.wait()
+        return part * part, blas_counts()
+
+    with threads.use(2):
+        assert threads.spread(work, range(4)) == [(n * n, {1}) for n in range(4)]
+
+
+def test_one_failing_part_raises_its_own_error():
+    def work(part: int) -> float:
+        return np.ones(3)[part]
+
+    with threads.use(2), pytest.raises(IndexError, match="index 3"):
+        threads.spread(work, [0, 1, 2, 3])
