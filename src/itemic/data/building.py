@@ -1,0 +1,316 @@
+"""From tables with external ids to a Dataset in integer codes, with every value checked on the way."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+from jaxtyping import Bool, Float32, Int32, Int64
+
+from itemic.data.dataset import TRAIN, Dataset, Split
+from itemic.data.ids import Ids
+from itemic.data.interactions import Interactions
+from itemic.data.readers.source import Source
+from itemic.data.table import Table, guessed_roles
+from itemic.errors import DataError
+
+pc: Any = pyarrow.compute  # its functions are made at import, out of a type checker's sight
+
+Unknown = Literal["refuse", "drop", "add"]
+"""What becomes of an event whose item or user is not in the table given: an error, left out, or added to the table."""
+
+
+def dataset_of(
+    source: Source,
+    name: str = "data",
+    *,
+    repeats: bool = False,
+    unknown: Unknown = "refuse",
+    min_rating: float | None = None,
+) -> Dataset:
+    """The dataset of what a reader found: codes follow the sorted order of the ids, rows the order of user and time.
+
+    Raises:
+        DataError: a value cannot be what its column says; the message names table, row, value and the mend.
+        LeakError: a user and item of the official test part are also in the train part, and repeats are not declared.
+    """
+    events, label = source.events, source.label
+    numbers = {role: finite(events, role, label) for role in ("rating", "weight") if role in events.column_names}
+    if "time" in events.column_names:
+        numbers["time"] = _milliseconds(events.column("time"), label)
+    users, user = _coded_in(source, "user", unknown)
+    items, item = _coded_in(source, "item", unknown)
+    part = events.column("part").to_numpy() if "part" in events.column_names else None
+
+    if source.roles:
+        items = replace(items, roles={**items.roles, **source.roles})
+
+    keep = _kept(user, item, numbers.get("rating"), min_rating)
+    if not (np.ones(len(user), bool) if keep is None else keep).any():
+        after = f" with a rating of {min_rating:g} or more" if min_rating is not None and len(user) else ""
+        raise DataError(f"{label} holds no interactions{after}. A dataset needs at least one row of user and item.")
+
+    kinds, kind = _labels(events, "kind", label) if "kind" in events.column_names else ((), None)
+    session = _labels(events, "session", label)[1] if "session" in events.column_names else None
+    event_id = events.column("event_id").combine_chunks() if "event_id" in events.column_names else None
+    log = Interactions(
+        user, item, len(users), len(items), **numbers, kind=kind, session=session, kinds=kinds, event_id=event_id
+    )
+    if keep is not None:
+        log, part = log.select(keep), None if part is None else part[keep]
+        if source.users is None:
+            users, log = _used(users, log, "user")
+        if source.items is None:
+            items, log = _used(items, log, "item")
+    order = log.order()
+    if order is not None:
+        log, part = log.select(order), None if part is None else part[order]
+
+    official = None if part is None or not (part != TRAIN).any() else np.ascontiguousarray(part, np.uint8)
+    dataset = Dataset(
+        items,
+        users,
+        log,
+        name=name,
+        split=None if official is None else Split(official, {"by": "official", **source.how}),
+        official=official,
+        repeats=repeats or source.repeats,
+        ordered=source.ordered,
+    )
+    if official is not None and not dataset.repeats:
+        from itemic.data.splits import check_leak
+
+        check_leak(dataset)
+    return dataset
+
+
+def table_of(frame: pa.Table, what: str, label: str) -> Table:
+    """Items or users sorted by id; the first column of `frame` is the id, empty texts become missing values.
+
+    Raises:
+        DataError: an id is missing, holds a line break or stands in two rows.
+    """
+    codes, ids = _coded(frame.column(0), what, label)
+    twice = np.flatnonzero(np.bincount(codes, minlength=len(ids)) > 1)
+    if len(twice):
+        first, second = np.flatnonzero(codes == twice[0])[:2] + 1
+        raise DataError(
+            f"{label} has {len(twice):,} {what} ids twice: {ids[int(twice[0])].as_py()!r} in rows {first:,} and "
+            f"{second:,}. Keep one row for each."
+        )
+    columns = frame.remove_column(0).take(pa.array(np.argsort(codes)))
+    for place, field in enumerate(columns.schema):
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+            text = columns.column(place)
+            columns = columns.set_column(place, field.name, pc.if_else(pc.equal(text, ""), None, text))
+    return Table(Ids(ids, what), columns, guessed_roles(columns.column_names))
+
+
+def row_name(label: str, row: int) -> str:
+    """How messages point to a row: counted from 1, the header not counted."""
+    return f"{label} row {row + 1:,}"
+
+
+def _coded_in(
+    source: Source, what: Literal["user", "item"], unknown: Unknown
+) -> tuple[Table, Int32[np.ndarray, " rows"]]:
+    """The table of items or users, and the code of each row in it; -1 for those to be dropped."""
+    label, table_label = source.label, source.items_label if what == "item" else source.users_label
+    codes, ids = _coded(source.events.column(what), what, label)
+    table = source.items if what == "item" else source.users
+    if table is None:
+        return Table(Ids(ids, what)), codes
+    known = table_of(table, what, table_label)
+    place = known.ids.codes(ids)
+    missing = np.flatnonzero(place < 0)
+    if len(missing) and unknown == "add":
+        names = [
+            *known.ids.array.cast(pa.string()).to_pylist(),
+            *ids.take(pa.array(missing)).cast(pa.string()).to_pylist(),
+        ]
+        key = table.column_names[0]
+        more = known.frame.take(pa.array([*range(len(known)), *[None] * len(missing)], pa.int64()))
+        known = table_of(more.add_column(0, key, [pa.array(names)]), what, table_label)
+        place = known.ids.codes(ids)
+    elif len(missing) and unknown == "refuse":
+        row = int(np.flatnonzero(place[codes] < 0)[0])
+        raise DataError(
+            f"{row_name(label, row)}: {what} {ids[int(codes[row])].as_py()!r} is not in {table_label}, nor "
+            f"are {len(missing) - 1:,} other {what}s. Add them there, or say --unknown drop or --unknown add."
+        )
+    return known, place[codes]
+
+
+def _coded(column: pa.ChunkedArray, what: str, label: str) -> tuple[Int32[np.ndarray, " rows"], pa.Array]:
+    """For each row the rank of its id among the distinct ids, and those, sorted: all int64 or all string."""
+    if not pa.types.is_dictionary(column.type):
+        column = _plain_ids(column, what, label).dictionary_encode()
+    encoded = column.unify_dictionaries().combine_chunks()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = pa.DictionaryArray.from_arrays(pa.array([], pa.int32()), pa.array([], pa.string()))
+    if encoded.null_count:
+        raise DataError(f"{row_name(label, _first(encoded.is_null()))}: the {what} id is missing. Fill it in.")
+    indices, ids = encoded.indices.to_numpy(zero_copy_only=False), encoded.dictionary
+    if pa.types.is_integer(ids.type):
+        ids = ids.cast(pa.int64())
+    else:
+        ids = ids.cast(pa.string())
+        broken = pc.match_substring_regex(ids, "^ *$|[\r\n]").to_numpy(zero_copy_only=False)
+        if broken.any() and (hit := broken[indices]).any():
+            row = int(np.flatnonzero(hit)[0])
+            text = ids[int(indices[row])].as_py()
+            fault = (
+                f"{what} id {text!r} holds a line break. Take it out"
+                if text.strip()
+                else f"the {what} id is missing. Fill it in"
+            )
+            raise DataError(f"{row_name(label, row)}: {fault}.")
+        trimmed = pc.utf8_trim(ids, " ").dictionary_encode()
+        ids, indices = trimmed.dictionary, trimmed.indices.to_numpy()[indices]
+        if pc.all(pc.match_substring_regex(ids, "^(0|-?[1-9][0-9]{0,17})$")).as_py():
+            ids = ids.cast(pa.int64())
+    used = np.bincount(indices, minlength=len(ids)) > 0
+    order = pc.sort_indices(ids).to_numpy()
+    order = order[used[order]]
+    rank = np.empty(len(ids), np.int32)
+    rank[order] = np.arange(len(order), dtype=np.int32)
+    return rank[indices], ids.take(pa.array(order))
+
+
+def _plain_ids(column: pa.ChunkedArray, what: str, label: str) -> pa.ChunkedArray:
+    kind = column.type
+    if pa.types.is_floating(kind):
+        whole = pc.equal(column, pc.round(column))
+        if not pc.all(pc.fill_null(whole, True)).as_py():
+            row = _first(pc.invert(pc.fill_null(whole, True)))
+            fault = (
+                "is missing. Fill it in"
+                if np.isnan(column[row].as_py())
+                else f"{column[row].as_py()} is not whole. Mend it"
+            )
+            raise DataError(f"{row_name(label, row)}: the {what} id {fault}.")
+        return column.cast(pa.int64())
+    if pa.types.is_integer(kind):
+        return column.cast(pa.int64())
+    if not any(check(kind) for check in (pa.types.is_string, pa.types.is_large_string, pa.types.is_null)):
+        raise DataError(f"{label}: the {what} ids are of the type {kind}. Give integers or text.")
+    return column.cast(pa.string())
+
+
+def _kept(
+    user: np.ndarray, item: np.ndarray, rating: np.ndarray | None, min_rating: float | None
+) -> Bool[np.ndarray, " rows"] | None:
+    """Which rows stay; None when all do."""
+    keep = (user >= 0) & (item >= 0)
+    if min_rating is not None:
+        if rating is None:
+            raise DataError(f"--min-rating {min_rating:g} needs a rating column. Name it: --columns rating=NAME")
+        keep &= rating >= min_rating
+    return None if len(keep) and keep.all() else keep
+
+
+def _used(table: Table, log: Interactions, what: Literal["user", "item"]) -> tuple[Table, Interactions]:
+    """The rows of a table that still occur, and the log in their new codes."""
+    used, codes = np.unique(getattr(log, what), return_inverse=True)
+    return table.take(used), replace(log, **{what: codes.astype(np.int32), f"n_{what}s": len(used)})
+
+
+def finite(events: pa.Table, role: str, label: str) -> Float32[np.ndarray, " rows"]:
+    column = events.column(role)
+    values = _cast(column, lambda part: part.cast(pa.float32(), safe=False), label, role, "a number")
+    numbers = values.to_numpy()
+    bad = np.flatnonzero(~np.isfinite(numbers))
+    if len(bad):
+        value = column[int(bad[0])].as_py()
+        raise DataError(
+            f"{row_name(label, int(bad[0]))}: {role} {'is missing' if value is None else value} where a finite number "
+            f"was expected. Mend the row, or pass over the column: --columns {role}=-"
+        )
+    return np.ascontiguousarray(numbers, np.float32)
+
+
+def _milliseconds(column: pa.ChunkedArray, label: str) -> Int64[np.ndarray, " rows"]:
+    """Milliseconds since 1970 from numbers, whose unit is judged by their size, or from dates."""
+    if pa.types.is_date(column.type) or pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("ms", getattr(column.type, "tz", None)), safe=False).cast(pa.int64())
+    elif not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        column = _cast(column, _read_times, label, "time", "a number or a date such as 2024-05-31 18:30:00")
+    if column.null_count or pa.types.is_floating(column.type):
+        bad = (
+            pc.invert(pc.is_finite(column.cast(pa.float64())))
+            if pa.types.is_floating(column.type)
+            else pc.is_null(column)
+        )
+        bad = pc.fill_null(bad, True)
+        if pc.any(bad).as_py():
+            raise DataError(
+                f"{row_name(label, _first(bad))}: the time is missing. Fill it in, or pass over it: --columns time=-"
+            )
+    return _scaled(column.to_numpy())
+
+
+def _read_times(text: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Numbers, dates, or dates with a zone, whichever reads all of the texts."""
+    text = pc.utf8_trim_whitespace(text.cast(pa.string()))
+    for read in (
+        lambda: text.cast(pa.int64()),
+        lambda: text.cast(pa.float64()),
+        lambda: text.cast(pa.timestamp("ms")).cast(pa.int64()),
+    ):
+        try:
+            return read()
+        except pa.ArrowInvalid:
+            continue
+    return text.cast(pa.timestamp("ms", "UTC")).cast(pa.int64())
+
+
+UNITS = ((1e11, 1000), (1e14, 1), (1e17, 1e-3), (np.inf, 1e-6))
+"""Below the first figure a number of this size stands for seconds, milliseconds, microseconds, nanoseconds."""
+
+
+def _scaled(numbers: np.ndarray) -> Int64[np.ndarray, " rows"]:
+    size = max(abs(float(numbers.max())), abs(float(numbers.min()))) if len(numbers) else 0
+    factor = next(factor for limit, factor in UNITS if size < limit)
+    if factor == 1 or len(numbers) == 0:
+        return numbers.astype(np.int64)
+    if numbers.dtype.kind != "f":
+        return numbers * np.int64(1000) if factor == 1000 else numbers // np.int64(round(1 / factor))
+    return np.round(numbers * factor).astype(np.int64)
+
+
+def _labels(events: pa.Table, role: str, label: str) -> tuple[tuple[str, ...], np.ndarray]:
+    """The sorted distinct labels of a column and the code of each row."""
+    codes, names = _coded(events.column(role).cast(pa.string()), role, label)
+    if role == "kind" and len(names) > np.iinfo(np.int16).max:
+        raise DataError(f"{label}: the kind column has {len(names):,} different values. Pass over it: --columns kind=-")
+    kinds = tuple(names.cast(pa.string()).to_pylist()) if role == "kind" else ()
+    return kinds, codes.astype(np.int16 if role == "kind" else np.int32)
+
+
+def _cast(
+    column: pa.ChunkedArray, read: Callable[[pa.ChunkedArray], pa.ChunkedArray], label: str, role: str, wanted: str
+) -> pa.ChunkedArray:
+    """The column as read; when a value cannot be read, an error that names the first such row."""
+    try:
+        return read(column)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        low, high = 0, len(column)
+        while high - low > 1:
+            middle = (low + high) // 2
+            try:
+                read(column.slice(low, middle - low))
+                low = middle
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+                high = middle
+        raise DataError(
+            f"{row_name(label, low)}: {role} {column[low].as_py()!r} is not {wanted}. "
+            f"Mend the row, or pass over the column: --columns {role}=-"
+        ) from error
+
+
+def _first(mask: "pa.ChunkedArray | pa.Array") -> int:
+    return int(
+        np.flatnonzero(mask.to_numpy(zero_copy_only=False) if isinstance(mask, pa.Array) else mask.to_numpy())[0]
+    )
