@@ -83,9 +83,9 @@ def import_(given: argparse.Namespace) -> dict[str, Any]:
     data = import_files(given.folder / "events.csv").save(given.folder / "imported")
     seconds = time.perf_counter() - began
     assert len(data.interactions) == given.rows
-    import polars as pl
+    import pyarrow as pa
 
-    return figures(seconds, pl.thread_pool_size(), f"{data.n_users:,} users, {data.n_items:,} items")
+    return figures(seconds, pa.cpu_count(), f"{data.n_users:,} users, {data.n_items:,} items")
 
 
 def save(given: argparse.Namespace) -> dict[str, Any]:
