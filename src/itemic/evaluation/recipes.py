@@ -1,0 +1,186 @@
+"""Recipes: the set-up of a system on a data set as a small YAML file, with the numbers published for it."""
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from itemic import metrics as formulas
+from itemic.errors import ConfigError, ItemicError, did_you_mean
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Target(_Part):
+    published: float | None = None
+    source: str = ""
+    """Where the published value stands: a paper's table, a repository's log."""
+
+
+class SplitBy(_Part):
+    by: str = "official"
+    test: float = 0.1
+    valid: float = 0.1
+    seed: int = 0
+    mask_valid: bool | None = None
+
+
+class Search(_Part):
+    """Which settings to try on a validation part carved from the train part before the chosen one is fitted on all."""
+
+    metric: str
+    valid: float = Field(0.1, gt=0, lt=1)
+    """Share of each user's train interactions to choose by."""
+    seed: int = 0
+    grid: dict[str, list[Any]] = {}
+    """Values by option; all combinations are tried."""
+    configs: list[dict[str, Any]] = []
+    """Or the settings themselves."""
+
+    @field_validator("metric")
+    @classmethod
+    def _is_metric(cls, name: str) -> str:
+        return _metric(name)
+
+    @model_validator(mode="after")
+    def _has_settings(self) -> "Search":
+        if bool(self.grid) == bool(self.configs):
+            raise ValueError("give a grid or configs, one of the two")
+        return self
+
+    def settings(self) -> list[dict[str, Any]]:
+        """Every setting to try.
+
+        >>> Search(metric="ndcg@20", grid={"a0": [0.1, 0.3], "dim": [64]}).settings()
+        [{'a0': 0.1, 'dim': 64}, {'a0': 0.3, 'dim': 64}]
+        """
+        if self.configs:
+            return self.configs
+        return [dict(zip(self.grid, values)) for values in itertools.product(*self.grid.values())]
+
+
+class Recipe(_Part):
+    system: str
+    dataset: str
+    """The name of a folder of $ITEMIC_DATA."""
+    variant: str | None = None
+    split: SplitBy = SplitBy()
+    """How the data are divided; a name alone is enough, as in `split: official`."""
+    fit: Literal["train", "train+valid"] = "train"
+    protocol: str = "full"
+    metrics: dict[str, Target] = Field(min_length=1)
+    config: dict[str, Any] = {}
+    """Options of the system; what is not named keeps its default."""
+    seeds: list[int] = Field([0], min_length=1)
+    """One run each, for a system with an option `seed`."""
+    search: Search | None = None
+    beside: dict[str, dict[str, Any]] = {}
+    """Other settings measured in the same run by name, as changes of `config`: what a choice costs."""
+    note: str = ""
+
+    @field_validator("split", mode="before")
+    @classmethod
+    def _split_by_name(cls, value: Any) -> Any:
+        return {"by": value} if isinstance(value, str) else value
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _known_metrics(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {_metric(str(name)): {} if target is None else target for name, target in value.items()}
+
+    @field_validator("config")
+    @classmethod
+    def _no_seed(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if "seed" in value:
+            raise ValueError("a seed belongs under seeds, as in `seeds: [0]`")
+        return value
+
+    @property
+    def name(self) -> str:
+        """How messages call it: ease/gowalla-ngcf.bars."""
+        return f"{self.system}/{self.dataset}" + (f".{self.variant}" if self.variant else "")
+
+
+def recipes_folder() -> Path:
+    """Where the recipes are: $ITEMIC_RECIPES, else `recipes` here, else that of the source checkout.
+
+    Raises:
+        ConfigError: there is none of them.
+    """
+    named = os.environ.get("ITEMIC_RECIPES")
+    places = [Path(named)] if named else [Path("recipes"), Path(__file__).parents[3] / "recipes"]
+    for place in places:
+        if place.is_dir():
+            return place
+    raise ConfigError(f"there is no folder {places[0]}. Run in a checkout of itemic, or set ITEMIC_RECIPES.")
+
+
+def find_recipe(system: str, dataset: str, variant: str | None = None) -> Recipe:
+    """The recipe of a system on a data set.
+
+    Raises:
+        ConfigError: there is none, or its file is not a recipe.
+    """
+    folder = recipes_folder()
+    path = folder / system / (dataset + (f".{variant}" if variant else "") + ".yaml")
+    if path.exists():
+        return read_recipe(path)
+    wanted = path.relative_to(folder).with_suffix("").as_posix()
+    known = [p.relative_to(folder).with_suffix("").as_posix() for p in sorted(folder.glob("*/*.yaml"))]
+    near = did_you_mean(wanted, known)
+    raise ConfigError(f"there is no recipe {wanted}.{near} See them all: itemic reproduce --list")
+        f"there is no recipe {wanted}.{did_you_mean(wanted, known)} See them all: itemic reproduce --list"
+    )
+
+
+def all_recipes() -> Iterator[Recipe]:
+    """Every recipe, by system and data set."""
+    return (read_recipe(path) for path in sorted(recipes_folder().glob("*/*.yaml")))
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in a file.
+
+    Raises:
+        ConfigError: it cannot be read; the message names the file, the key and its value.
+    """
+    try:
+        facts = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}.") from error
+    if not isinstance(facts, dict):
+        raise ConfigError(f"{path} is not a recipe: it should hold keys such as system, dataset and metrics.")
+    try:
+        recipe = Recipe.model_validate(facts)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_first(error)}") from None
+    if (recipe.name, path.suffix) != (f"{path.parent.name}/{path.stem}", ".yaml"):
+        raise ConfigError(f"{path} holds the recipe {recipe.name}. Move it to {recipe.name}.yaml, or mend its keys.")
+    return recipe
+
+
+def _metric(name: str) -> str:
+    try:
+        return formulas.metric(name).name
+    except ItemicError as error:
+        raise ValueError(str(error)) from None
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        of = {"split": SplitBy, "search": Search, "metrics": Target}.get(str(first["loc"][0]), Recipe)
+        known = list(of.model_fields)
+        return f"there is no key '{key}'.{did_you_mean(str(first['loc'][-1]), known)} Keys: {', '.join(known)}."
+    if first["type"] == "missing":
+        return f"the key '{key}' is missing."
+    return f"{key} cannot be {first['input']!r}: {first['msg'].removeprefix('Value error, ').rstrip('.')}."

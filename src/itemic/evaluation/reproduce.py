@@ -1,0 +1,213 @@
+"""A recipe run: the system fitted on its data set, measured, and written beside what was published."""
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from itemic import registry, threads
+from itemic.data import TRAIN, VALID, Dataset, EvalSet
+from itemic.data.readers.known import known_set
+from itemic.data.splits import split
+from itemic.errors import ConfigError, DataError
+from itemic.evaluation.protocols import Result, evaluate
+from itemic.evaluation.recipes import Recipe, Search, all_recipes, find_recipe
+from itemic.evaluation.significance import intervals
+from itemic.files import write_text
+from itemic.progress import track
+from itemic.version import VERSION
+
+
+class Reproduced(NamedTuple):
+    """One metric of one recipe: what was published and what was measured."""
+
+    system: str
+    dataset: str
+    variant: str | None
+    metric: str
+    published: float | None
+    measured: float | None
+    source: str
+
+    @property
+    def ratio(self) -> float | None:
+        """Measured over published; None where one of them is missing."""
+        return self.measured / self.published if self.measured is not None and self.published else None
+
+
+class Run(NamedTuple):
+    """A setting fitted and measured with each seed."""
+
+    results: list[Result]
+    seconds: float
+    """For fitting, on average."""
+    config: dict[str, Any]
+
+    def per_query(self, metric: str) -> np.ndarray:
+        """The metric of each query, averaged over the seeds."""
+        return np.mean([result.values[metric] for result in self.results], axis=0)
+
+
+def reproduce(system: str, dataset: str, variant: str | None = None, *, results: str | Path = "results") -> Path:
+    """The file with what the recipe gave, `results/<system>__<dataset>[__<variant>].json`.
+
+    The data set is read from $ITEMIC_DATA, ../shared/data where that is not set.
+
+    Raises:
+        ConfigError: there is no such recipe, or it names options that do not exist.
+        DataError: the data set is not there.
+        SaveError: the result cannot be written.
+    """
+    recipe = find_recipe(system, dataset, variant)
+    path = result_path(recipe, results)
+    write_text(path, json.dumps(measure(recipe, data_of(recipe)), indent=1) + "\n")
+    return path
+
+
+def reproduce_list(results: str | Path = "results") -> list[Reproduced]:
+    """Every metric of every recipe with the published value and, where the recipe was run, the measured one."""
+    rows = []
+    for recipe in all_recipes():
+        path = result_path(recipe, results)
+        found = json.loads(path.read_text())["metrics"] if path.exists() else {}
+        for metric, target in recipe.metrics.items():
+            measured = found.get(metric, {}).get("value")
+            where = (recipe.system, recipe.dataset, recipe.variant)
+            rows.append(Reproduced(*where, metric, target.published, measured, target.source))
+    return rows
+
+
+def result_path(recipe: Recipe, results: str | Path) -> Path:
+    """Where the result of a recipe is kept."""
+    names = [recipe.system, recipe.dataset, *([recipe.variant] if recipe.variant else [])]
+    return Path(results) / ("__".join(names) + ".json")
+
+
+def data_of(recipe: Recipe) -> Dataset:
+    """The data set of a recipe, from its folder as published or as `itemic data import` wrote it.
+
+    Raises:
+        DataError: it is not there.
+    """
+    folder = Path(os.environ.get("ITEMIC_DATA", "../shared/data")) / recipe.dataset
+    if not folder.is_dir():
+        raise DataError(f"{folder} does not exist. Set ITEMIC_DATA to the folder that holds {recipe.dataset}.")
+    return Dataset.open(folder) if (folder / "manifest.json").exists() else known_set(folder)
+
+
+def measure(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
+    """The result of a recipe on its data, as it is written to its file."""
+    whole = split(dataset, **_split_options(recipe))
+    train = whole.train if recipe.fit == "train" else whole.part(TRAIN, VALID)
+    valid = whole.valid if recipe.fit == "train" and whole.split and (whole.split.part == VALID).any() else None
+    config, searched = recipe.config, None
+    if recipe.search is not None:
+        config, searched = search(recipe, train, recipe.search)
+    metrics = list(recipe.metrics)
+    run = _run(recipe, config, train, valid, whole.test, metrics)
+    spread = intervals({metric: run.per_query(metric) for metric in metrics})
+    first = run.results[0]
+    document: dict[str, Any] = {
+        "system": recipe.system,
+        "dataset": recipe.dataset,
+        "variant": recipe.variant,
+        "split": first.split,
+        "fit": recipe.fit,
+        "protocol": first.protocol,
+        "metrics": {
+            metric: {
+                "value": _rounded(spread[metric].mean),
+                "values": [_rounded(result[metric]) for result in run.results],
+                "interval": [_rounded(spread[metric].low), _rounded(spread[metric].high)],
+                "published": target.published,
+                "source": target.source,
+            }
+            for metric, target in recipe.metrics.items()
+        },
+        "queries": first.n_queries,
+        "skipped": first.n_skipped,
+        "seconds": round(run.seconds, 3),
+        "device": device(),
+        "threads": threads.count(),
+        "seeds": recipe.seeds,
+        "version": VERSION,
+        "fingerprint": dataset.fingerprint,
+        "config": run.config,
+    }
+    if searched is not None:
+        document["search"] = searched
+    if recipe.beside:
+        document["beside"] = {}
+    for name, changes in recipe.beside.items():
+        other = _run(recipe, {**config, **changes}, train, valid, whole.test, metrics)
+        values = {metric: _rounded(float(other.per_query(metric).mean())) for metric in metrics}
+        document["beside"][name] = {"metrics": values, "seconds": round(other.seconds, 3), "config": other.config}
+    return document | {"note": recipe.note}
+
+
+def search(recipe: Recipe, train: Dataset, how: Search) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The best setting on a validation part drawn from each user's train interactions, and the table of all.
+
+    Of equal settings the first one is taken. The test part is never looked at.
+    """
+    carved = split(train, by="random", test=how.valid, valid=0, seed=how.seed)
+    table = []
+    for setting in track(how.settings(), f"{recipe.system}: search", len(how.settings())):
+        run = _run(recipe, {**recipe.config, **setting}, carved.train, None, carved.test, [how.metric])
+        value = float(run.per_query(how.metric).mean())
+        table.append({"config": setting, "value": _rounded(value), "seconds": round(run.seconds, 3)})
+    best = max(table, key=lambda row: row["value"])
+    facts = {"metric": how.metric, "split": carved.test.label, "table": table, "chosen": best["config"]}
+    return {**recipe.config, **best["config"]}, facts
+
+
+def device() -> str:
+    """The model of the CPU.
+
+    >>> len(device()) > 0
+    True
+    """
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def _run(
+    recipe: Recipe,
+    config: dict[str, Any],
+    train: Dataset,
+    valid: EvalSet | None,
+    test: EvalSet,
+    metrics: Sequence[str],
+) -> Run:
+    known: Any = registry.find(recipe.system)
+    seeded = "seed" in known.Config.model_fields
+    if len(recipe.seeds) > 1 and not seeded:
+        raise ConfigError(f"{recipe.name}: {recipe.system} has no option 'seed'; {len(recipe.seeds)} seeds are alike.")
+    threads.count()  # settled, and told to the libraries, before anything is timed
+    results, seconds, dump = [], [], {}
+    for seed in recipe.seeds:
+        model = known(**{**config, **({"seed": seed} if seeded else {})}).fit(train, valid)
+        results.append(evaluate(model, test, metrics, protocol=recipe.protocol))
+        seconds.append(model.fitted_on["seconds"])
+        dump = model.config.model_dump(mode="json", by_alias=True, exclude={"seed"})
+    return Run(results, float(np.mean(seconds)), dump)
+
+
+def _split_options(recipe: Recipe) -> dict[str, Any]:
+    """What to ask of `split`: a model that was also fitted on the validation part has those items as history."""
+    options = recipe.split.model_dump()
+    if recipe.fit == "train+valid" and options["mask_valid"] is None:
+        options["mask_valid"] = True
+    return options
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), 6)
