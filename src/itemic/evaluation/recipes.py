@@ -137,8 +137,6 @@ def find_recipe(system: str, dataset: str, variant: str | None = None) -> Recipe
     known = [p.relative_to(folder).with_suffix("").as_posix() for p in sorted(folder.glob("*/*.yaml"))]
     near = did_you_mean(wanted, known)
     raise ConfigError(f"there is no recipe {wanted}.{near} See them all: itemic reproduce --list")
-        f"there is no recipe {wanted}.{did_you_mean(wanted, known)} See them all: itemic reproduce --list"
-    )
 
 
 def all_recipes() -> Iterator[Recipe]:

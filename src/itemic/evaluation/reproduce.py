@@ -22,23 +22,6 @@ from itemic.progress import track
 from itemic.version import VERSION
 
 
-class Reproduced(NamedTuple):
-    """One metric of one recipe: what was published and what was measured."""
-
-    system: str
-    dataset: str
-    variant: str | None
-    metric: str
-    published: float | None
-    measured: float | None
-    source: str
-
-    @property
-    def ratio(self) -> float | None:
-        """Measured over published; None where one of them is missing."""
-        return self.measured / self.published if self.measured is not None and self.published else None
-
-
 class Run(NamedTuple):
     """A setting fitted and measured with each seed."""
 
@@ -68,16 +51,17 @@ def reproduce(system: str, dataset: str, variant: str | None = None, *, results:
     return path
 
 
-def reproduce_list(results: str | Path = "results") -> list[Reproduced]:
-    """Every metric of every recipe with the published value and, where the recipe was run, the measured one."""
+def reproduce_list(results: str | Path = "results") -> list[dict[str, Any]]:
+    """A row for every metric of every recipe: published, measured where the recipe was run, and their ratio."""
     rows = []
     for recipe in all_recipes():
         path = result_path(recipe, results)
         found = json.loads(path.read_text())["metrics"] if path.exists() else {}
         for metric, target in recipe.metrics.items():
-            measured = found.get(metric, {}).get("value")
-            where = (recipe.system, recipe.dataset, recipe.variant)
-            rows.append(Reproduced(*where, metric, target.published, measured, target.source))
+            measured, published = found.get(metric, {}).get("value"), target.published
+            ratio = round(measured / published, 4) if measured is not None and published else None
+            numbers = {"published": published, "measured": measured, "ratio": ratio, "source": target.source}
+            rows.append({"recipe": recipe.name, "metric": metric, **numbers})
     return rows
 
 
