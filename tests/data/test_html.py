@@ -56,3 +56,9 @@ def test_every_reference_in_a_figure_finds_its_target():
     wanted = set(re.findall(r'href="#([^"]+)"', svg)) | set(re.findall(r"url\(#([^)]+)\)", svg))
     assert wanted
     assert wanted <= set(re.findall(r' id="([^"]+)"', svg))
+
+
+def test_large_numbers_on_the_axis_of_a_chart_have_separators():
+    figure, axes = chart("time", "interactions")
+    axes.plot([0, 1], [0, 500_000])
+    assert ">500,000</text>" in figure_svg(figure)

@@ -91,6 +91,7 @@ def chart(x_label: str, y_label: str, width: float = 5.6, height: float = 3.0) -
     axes.set_xlabel(x_label, color=INK)
     axes.set_ylabel(y_label, color=INK)
     axes.set_prop_cycle(color=COLOURS)
+    axes.yaxis.set_major_formatter("{x:,.10g}")
     axes.tick_params(colors=INK, labelsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(GRID)
