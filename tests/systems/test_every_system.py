@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+
 from itemic.data import Query, Ragged
 from itemic.data.simulated import planted_groups
 from itemic.errors import ConfigError, DataError, ItemicError, LoadError, QueryError

@@ -1,5 +1,6 @@
 """Commands on data: import, get, describe, split, filter, shop."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -56,7 +57,6 @@ def import_(
     """Turn FILE (or a folder in a known layout) into a dataset folder with a default split."""
     from itemic.data import filters
     from itemic.data.importing import import_files
-    from itemic.data.splits import split
 
     made = import_files(
         Path(file),
@@ -72,8 +72,6 @@ def import_(
         made = filters.min_rating(made, min_rating)
     if k_core is not None:
         made = filters.k_core(made, k_core, k_core)
-    if made.split is None:
-        made = split(made)
     return _saved(made, out)
 
 
@@ -89,7 +87,10 @@ def _columns(text: str | None) -> "Mapping[str, str] | list[str] | None":
 
 
 def _saved(made: "Dataset", out: str | Path) -> Output:
-    saved = made.save(out)
+    """Saves the dataset, with the default split where it has none, and says what it holds and what to do next."""
+    from itemic.data.splits import split
+
+    saved = (made if made.split is not None else split(made)).save(out)
     document = {"saved": str(out), **_facts(saved)}
     split = f"; split: {saved.split.label}" if saved.split else ""
     counts = f"{saved.n_users:,} users, {saved.n_items:,} items, {len(saved.interactions):,} interactions"
@@ -119,10 +120,25 @@ def get(name: str | None, listing: bool, out: str | None) -> Output:
         rows = [[s.name, f"{s.size / 1e6:,.1f} MB", s.licence] for s in sets]
         document = [{"name": s.name, "bytes": s.size, "licence": s.licence} for s in sets]
         return Output(document, table(rows, ["name", "size", "terms"], left=1))
-    from itemic.data.public import fetch_set
+    from itemic.data.importing import import_files
+    from itemic.data.public import get as raw_files
+    from itemic.data.public import local, public_set
+    from itemic.data.readers.known import known_set
 
-    made = fetch_set(name, Path(out or name))
+    if local(name) is not None:
+        note(f"reading {local(name)}")
+        made = known_set(name)
+    else:
+        found = public_set(name)
+        note(f"{found.title}. {found.licence}")
+        raw = raw_files(name, _download_folder() / name)
+        made = import_files(raw, columns=found.columns or None, form=found.reader, name=name)
     return _saved(made, out or name)
+
+
+def _download_folder() -> Path:
+    """Where raw files are kept, so that a download is resumed and never made twice."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "itemic"
 
 
 @command(
@@ -194,7 +210,6 @@ def filter_(
 ) -> Output:
     """Keep part of a dataset as a new one, with a fresh default split."""
     from itemic.data import Dataset, filters
-    from itemic.data.splits import split
 
     made = Dataset.open(folder)
     if since is not None or until is not None:
@@ -205,8 +220,7 @@ def filter_(
         made = filters.deduplicate(made, deduplicate)
     if k_core is not None:
         made = filters.k_core(made, k_core, k_core)
-    made = replace(made, name=Path(out).name, split=None)
-    return _saved(split(made), out)
+    return _saved(replace(made, name=Path(out).name, split=None), out)
 
 
 @command(
@@ -222,9 +236,8 @@ def filter_(
 def shop(users: int, items: int, interactions: int, seed: int, out: str) -> Output:
     """Simulate a shop with planted tastes, drift, sessions, baskets and cold items."""
     from itemic.data.simulated import shop as simulate
-    from itemic.data.splits import split
 
-    return _saved(split(simulate(users, items, interactions, seed)), out)
+    return _saved(simulate(users, items, interactions, seed), out)
 
 
 for one in (import_, get, describe, split, filter_, shop):

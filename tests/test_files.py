@@ -1,0 +1,100 @@
+"""A folder is replaced whole or not at all."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from itemic import files
+from itemic.errors import SaveError
+from itemic.files import replacing, write_text
+
+
+def content(folder):
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("exchange", [True, False], ids=["one step", "two renames"])
+def test_a_folder_takes_the_place_of_the_old_one(tmp_path, monkeypatch, exchange):
+    if not exchange:
+        monkeypatch.setattr(files, "_exchange", lambda a, b: False)
+    for text in ("old", "new"):
+        with replacing(tmp_path / "deep/model") as folder:
+            (folder / text).write_text(text)
+    assert content(tmp_path / "deep/model") == {"new": "new"}
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["model"]
+
+
+def test_an_error_inside_leaves_the_old_folder_and_no_other(tmp_path):
+    with replacing(tmp_path / "model") as folder:
+        (folder / "a").write_text("old")
+    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "model") as folder:
+        (folder / "a").write_text(str(1 / 0))
+    assert content(tmp_path / "model") == {"a": "old"}
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_failed_second_rename_puts_the_old_folder_back(tmp_path, monkeypatch):
+    with replacing(tmp_path / "model") as folder:
+        (folder / "a").write_text("old")
+    monkeypatch.setattr(files, "_exchange", lambda a, b: False)
+    rename = os.rename
+
+    def fails_once(source, target):
+        if str(source).endswith(".partial"):
+            raise OSError(5, "Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fails_once)
+    with pytest.raises(SaveError, match="Input/output error"), replacing(tmp_path / "model") as folder:
+        (folder / "a").write_text("new")
+    assert content(tmp_path / "model") == {"a": "old"}
+
+
+def test_a_full_disk_is_one_line_with_the_mend(tmp_path):
+    with (
+        pytest.raises(SaveError, match="cannot write .*model: No space left on device. Free the place or give another"),
+        replacing(tmp_path / "model"),
+    ):
+        raise OSError(28, "No space left on device")
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_file_in_the_way_is_refused(tmp_path):
+    (tmp_path / "model").write_text("mine")
+    with pytest.raises(SaveError, match="model is a file, not a folder"), replacing(tmp_path / "model"):
+        pass
+    assert (tmp_path / "model").read_text() == "mine"
+
+
+def test_a_process_killed_while_it_saves_leaves_the_previous_folder(tmp_path):
+    """The writer stops itself in the middle of writing; what it was replacing must still load."""
+    code = textwrap.dedent("""
+        import os, signal, sys
+        from itemic.files import replacing
+        with replacing(sys.argv[1]) as folder:
+            (folder / "a").write_text("old")
+        with replacing(sys.argv[1]) as folder:
+            (folder / "a").write_text("ne")
+            os.kill(os.getpid(), signal.SIGKILL)
+    """)
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "model")], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert content(tmp_path / "model") == {"a": "old"}
+
+
+def test_text_is_replaced_whole(tmp_path, monkeypatch):
+    write_text(tmp_path / "x/manifest.json", "old")
+    write_text(tmp_path / "x/manifest.json", "new")
+    assert (tmp_path / "x/manifest.json").read_text() == "new"
+
+    def full(_descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SaveError, match="No space left on device"):
+        write_text(tmp_path / "x/manifest.json", "half")
+    assert content(tmp_path / "x") == {"manifest.json": "new"}
