@@ -1,5 +1,6 @@
 """Commands that measure: compare, reproduce, demo."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from itemic.cli.shell import Output, command, note, table
 
 COMPARE_EXAMPLES = [
     "itemic compare runs/e runs/i my-data",
-    "itemic compare runs/* my-data --metrics ndcg@10,recall@20,coverage@20 --html report.html",
+    "itemic compare runs/* my-data --metrics ndcg@10,recall@20,mrr@10 --html report.html",
     "itemic compare runs/e theirs.csv my-data      (user,item,score made by another tool)",
 ]
 
@@ -57,7 +58,8 @@ def reproduce(system: str | None, dataset: str | None, variant: str | None, list
         return Output(rows, table(cells, ["recipe", "metric", "published", "measured", "ratio"], left=2))
     if system is None or dataset is None:
         raise click.UsageError("give a system and a data set, or --list.")
-    path, result = run(system, dataset, variant)
+    path = run(system, dataset, variant)
+    result = json.loads(path.read_text())
     cells = [[name, _four(m["published"]), _four(m["value"])] for name, m in result["metrics"].items()]
     return Output(result, [*table(cells, ["metric", "published", "measured"]), f"wrote {path}"])
 
