@@ -155,7 +155,7 @@ def describe(folder: str, html: str | None) -> Output:
     if html is not None:
         found.to_html(Path(html))
         note(f"wrote {html}")
-    return Output(found.to_dict(), found.to_text())
+    return Output(found.to_dict(), found.to_text().splitlines())
 
 
 SPLIT_EXAMPLES = [
