@@ -29,6 +29,16 @@ def _offer(scores, items, score, item):
 
 
 @njit(cache=True, nogil=True)
+def _offer_if_better(scores, items, score, item, excluded, start, stop):
+    """Offers an item that beats the worst of the heap and is not among excluded[start:stop]; says whether it did."""
+    better = score > scores[0] or (score == scores[0] and item < items[0] and score > -np.inf)
+    if better and not _contains(excluded, start, stop, item):
+        _offer(scores, items, score, item)
+        return True
+    return False
+
+
+@njit(cache=True, nogil=True)
 def _contains(values, start, stop, value):
     """Whether the sorted run values[start:stop] holds the value."""
     end = stop
@@ -98,8 +108,7 @@ def screen(keys, first, error, shift, queries, items, codes, excluded, offsets, 
             for hit in range(_which_reach(line, start, min(start + CHUNK, n), bar, half, sign, hits)):
                 at = first + hits[hit]
                 score = _dot(query, items[at])
-                if score > heap[0] and not _contains(excluded, offsets[row], offsets[row + 1], codes[at]):
-                    _offer(heap, names, score, codes[at])
+                if _offer_if_better(heap, names, score, codes[at], excluded, offsets[row], offsets[row + 1]):
                     bar = _bar(heap[0], error[row], shift, integer)
 
 
@@ -118,8 +127,7 @@ def select(scores, excluded, offsets, top_scores, top_items):
                     continue
             for item in range(start, stop):
                 score = line[item]
-                if score > heap[0] and not _contains(excluded, offsets[row], offsets[row + 1], item):
-                    _offer(heap, names, score, item)
+                _offer_if_better(heap, names, score, item, excluded, offsets[row], offsets[row + 1])
 
 
 @njit(cache=True, nogil=True)
@@ -143,8 +151,7 @@ def direct(queries, items, codes, excluded, offsets, top_scores, top_items):
         heap, names, query = top_scores[row], top_items[row], queries[row]
         for at in range(len(items)):
             score = _dot(query, items[at])
-            if score > heap[0] and not _contains(excluded, offsets[row], offsets[row + 1], codes[at]):
-                _offer(heap, names, score, codes[at])
+            _offer_if_better(heap, names, score, codes[at], excluded, offsets[row], offsets[row + 1])
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})

@@ -93,33 +93,28 @@ def top_k_inner(
         kernels.direct(queries, items, codes, values, offsets, top.scores, top.items)
         kernels.finish(top.scores, top.items)
         return top.items, top.scores
-    work = len(queries) * items.size
-    product = product or (fastest_product() if work > 10**9 else FLOAT32)
-    dim, screened = queries.shape[1], product.prepare(items)
     query_norms, item_norms = np.empty(len(queries)), np.empty(len(items))
     kernels.norms(queries, query_norms)
     kernels.norms(items, item_norms)
+    order = np.argsort(-item_norms, kind="stable")  # a list soon full of large scores spares the small vectors
+    items, codes, item_norms = items[order], codes[order], item_norms[order]
+    work, dim = len(queries) * items.size, queries.shape[1]
+    product = product or (fastest_product() if work > 10**9 else FLOAT32)
+    screened, share = product.prepare(items), product.error(dim)
 
     def fill(rows: slice) -> None:
-        inside = queries[rows]
+        inside, within = queries[rows], offsets[rows.start : rows.stop + 1]
         width = max(block[1], block[0] * block[1] // len(inside))  # few queries take long strips of items
         approximate, buffer = product.prepare(inside), product.buffer(len(inside) * min(width, len(items)))
         for first in range(0, len(items), width):
             part = slice(first, min(first + width, len(items)))
-            error = product.error(dim) * query_norms[rows] * item_norms[part].max() + dim * TINY
-            kernels.screen(
-                product.multiply(approximate, screened[part], buffer),
-                first,
-                np.nan_to_num(error, nan=np.inf, posinf=np.inf).astype(np.float32),
-                product.shift,
-                inside,
-                items,
-                codes,
-                values,
-                offsets[rows.start : rows.stop + 1],
-                top.scores[rows],
-                top.items[rows],
-            )
+            reach = query_norms[rows] * item_norms[first]
+            if (reach * (1 + share) + dim * TINY < top.scores[rows, 0]).all():
+                break
+            error = np.nan_to_num(reach * share + dim * TINY, nan=np.inf, posinf=np.inf).astype(np.float32)
+            keys = product.multiply(approximate, screened[part], buffer)
+            inputs = (inside, items, codes, values, within)
+            kernels.screen(keys, first, error, product.shift, *inputs, top.scores[rows], top.items[rows])
         kernels.finish(top.scores[rows], top.items[rows])
 
     _over_rows(fill, len(queries), block[0], work)
