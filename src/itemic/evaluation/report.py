@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from itemic import metrics as formulas
-from itemic.data.html import GRID, chart, figure_svg, page, paragraph, table
+from itemic.data.html import GRID, INK, chart, figure_svg, page, paragraph, table
 from itemic.evaluation.analysis import beyond_accuracy, item_counts, slices
 
 if TYPE_CHECKING:
@@ -47,7 +47,9 @@ def _bars(comparison: "Comparison", metric: str) -> str:
     means = np.array([row[metric] for row in rows])
     ends = np.array([row.intervals[metric][1:] for row in rows]).T
     figure, axes = chart(metric, "", height=0.9 + 0.38 * len(rows))
-    axes.barh([_plain(row.name) for row in rows], means, xerr=np.abs(ends - means), ecolor=GRID, capsize=3, height=0.6)
+    axes.barh(np.arange(len(rows)), means, xerr=np.abs(ends - means), ecolor=GRID, capsize=3, height=0.6)
+    axes.set_yticks(np.arange(len(rows)), [_plain(row.name) for row in rows])
+    axes.grid(visible=False, axis="y")
     return figure_svg(figure, metric)
 
 
@@ -57,6 +59,8 @@ def _curve(comparison: "Comparison", metric: str) -> str:
     for row in comparison.rows:
         hits = formulas.hits(row.result.lists, comparison.test.relevant)
         axes.plot(depths, [np.nanmean(formulas.METRICS[metric](hits, None, int(k))) for k in depths])
+    axes.locator_params(axis="x", integer=True)
+    axes.set_ylim(bottom=0)
     _name_lines(axes, [row.name for row in comparison.rows])
     return figure_svg(figure, f"{metric}@k over the length k of the list")
 
@@ -65,11 +69,12 @@ def _exposure(comparison: "Comparison") -> str:
     """How much of all places the most popular items have, beside how much of the train interactions they have."""
     counts = item_counts(comparison.dataset)
     order = np.argsort(-counts, kind="stable")
-    share = np.arange(1, len(order) + 1) / len(order)
+    points = np.unique(np.geomspace(1, len(order), 200).round().astype(int)) - 1
     figure, axes = chart("share of the items, most popular first", "share of the list places")
     for row in comparison.rows:
-        axes.plot(share, _cumulated(formulas.exposure(row.result.lists, len(counts), comparison.depth)[order]))
-    axes.plot(share, _cumulated(counts[order]), color=GRID, linestyle="--")
+        shown = formulas.exposure(row.result.lists, len(counts), comparison.depth)
+        axes.plot((points + 1) / len(order), _cumulated(shown[order])[points])
+    axes.plot((points + 1) / len(order), _cumulated(counts[order])[points], color=GRID, linestyle="--")
     axes.set_xscale("log")
     _name_lines(axes, [*(row.name for row in comparison.rows), "train interactions"])
     caption = "Places taken by the most popular items; above the dashed line, lists favour what is popular already"
@@ -96,7 +101,7 @@ def _cumulated(amounts: np.ndarray) -> np.ndarray:
 
 
 def _name_lines(axes, names: list[str]) -> None:
-    axes.legend(axes.get_lines(), [_plain(name) for name in names], frameon=False, fontsize=9)
+    axes.legend(axes.get_lines(), [_plain(name) for name in names], frameon=False, fontsize=9, labelcolor=INK)
 
 
 def _plain(name: str) -> str:
