@@ -127,6 +127,7 @@ def test_without_time_a_repeat_is_a_duplicate_and_what_is_absent_is_not_spoken_o
     plain = Dataset(Table.numbered(2), Table.numbered(1, "user"), Interactions.of([0, 0, 0], [1, 1, 1], 1, 2))
     done = describe(plain)
     assert (done.n_repeats, done.n_duplicates, done.time, done.n_sessions) == (2, 2, None, None)
+    assert describe(replace(plain, ordered=True)).n_duplicates == 0  # the places in the order differ
     assert [name for name, _ in done.facts] == [
         "users", "items", "interactions", "density", "history", "popularity", "repeats"
     ]  # fmt: skip

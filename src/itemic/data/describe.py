@@ -60,7 +60,7 @@ class Description:
     n_repeats: int
     """Interactions whose user has another, earlier one with the item."""
     n_duplicates: int
-    """Those of them that also have the same time and kind as another."""
+    """Those of them that also have the same time and kind as another; none where order stands in for the time."""
     kinds: Mapping[str, int]
     n_sessions: int | None
     missing: Mapping[str, int]
@@ -147,6 +147,8 @@ def describe(dataset: Dataset) -> Description:
     lengths = np.diff(log.offsets)
     counts = np.bincount(log.item, minlength=dataset.n_items)
     n_repeats, n_duplicates = _repeats(log)
+    if dataset.ordered and log.time is None:
+        n_duplicates = 0
     n_pairs = len(log) - n_repeats
     return Description(
         name=dataset.name,

@@ -108,7 +108,7 @@ def between(
     return _kept(dataset, kept, f"keeping {window or 'all'}", span or "Import some first.", compact)
 
 
-def milliseconds(moment: "str | int") -> int:
+def milliseconds(moment: "str | int | np.integer") -> int:
     """Milliseconds since 1970 of an ISO date or time (UTC unless it says otherwise); milliseconds stay what they are.
 
     >>> milliseconds("1970-01-02"), milliseconds("1970-01-01T01:00+01:00"), milliseconds(5)

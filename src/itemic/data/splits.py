@@ -235,7 +235,7 @@ def _in_order(dataset: Dataset) -> bool:
 
 def _rounded(numbers: "float | np.ndarray") -> Int64[np.ndarray, " ..."]:
     """To the nearest integer, halves up."""
-    return np.floor(np.asarray(numbers) + 0.5).astype(np.int64)
+    return np.asarray(np.floor(np.asarray(numbers) + 0.5), np.int64)
 
 
 def _newest(time: Int64[np.ndarray, " rows"], n: "int | np.ndarray") -> Bool[np.ndarray, " rows"]:
