@@ -7,12 +7,13 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
-from jaxtyping import Bool, Float32, Int32, Int64
+from jaxtyping import Float32, Int32, Int64
 
 from itemic.data.dataset import TRAIN, Dataset, Split
 from itemic.data.ids import Ids
 from itemic.data.interactions import Interactions
 from itemic.data.readers.source import Source
+from itemic.data.splits import check_leak
 from itemic.data.table import Table, guessed_roles
 from itemic.errors import DataError
 
@@ -21,54 +22,52 @@ pc: Any = pyarrow.compute  # its functions are made at import, out of a type che
 Unknown = Literal["refuse", "drop", "add"]
 """What becomes of an event whose item or user is not in the table given: an error, left out, or added to the table."""
 
+At = Callable[[int], str]
+"""How messages name a row of a table: 'events.csv row 3', the header not counted."""
 
-def dataset_of(
-    source: Source,
-    name: str = "data",
-    *,
-    repeats: bool = False,
-    unknown: Unknown = "refuse",
-    min_rating: float | None = None,
-) -> Dataset:
+
+def dataset_of(source: Source, name: str = "data", *, repeats: bool = False, unknown: Unknown = "refuse") -> Dataset:
     """The dataset of what a reader found: codes follow the sorted order of the ids, rows the order of user and time.
 
     Raises:
         DataError: a value cannot be what its column says; the message names table, row, value and the mend.
         LeakError: a user and item of the official test part are also in the train part, and repeats are not declared.
     """
-    events, label = source.events, source.label
-    numbers = {role: finite(events, role, label) for role in ("rating", "weight") if role in events.column_names}
-    if "time" in events.column_names:
-        numbers["time"] = _milliseconds(events.column("time"), label)
+    events = source.events
+    present = set(events.column_names)
+    numbers = {role: finite(source, role) for role in ("rating", "weight") if role in present}
+    if "time" in present:
+        numbers["time"] = _milliseconds(events.column("time"), source.at)
     users, user = _coded_in(source, "user", unknown)
     items, item = _coded_in(source, "item", unknown)
-    part = events.column("part").to_numpy() if "part" in events.column_names else None
-
-    if source.roles:
-        items = replace(items, roles={**items.roles, **source.roles})
-
-    keep = _kept(user, item, numbers.get("rating"), min_rating)
-    if not (np.ones(len(user), bool) if keep is None else keep).any():
-        after = f" with a rating of {min_rating:g} or more" if min_rating is not None and len(user) else ""
-        raise DataError(f"{label} holds no interactions{after}. A dataset needs at least one row of user and item.")
-
-    kinds, kind = _labels(events, "kind", label) if "kind" in events.column_names else ((), None)
-    session = _labels(events, "session", label)[1] if "session" in events.column_names else None
-    event_id = events.column("event_id").combine_chunks() if "event_id" in events.column_names else None
+    items = replace(items, roles={**items.roles, **source.roles})
+    kinds, kind = _labels(source, "kind") if "kind" in present else ((), None)
+    _, session = _labels(source, "session") if "session" in present else ((), None)
     log = Interactions(
-        user, item, len(users), len(items), **numbers, kind=kind, session=session, kinds=kinds, event_id=event_id
+        user,
+        item,
+        len(users),
+        len(items),
+        **numbers,
+        kind=kind,
+        session=session,
+        kinds=kinds,
+        event_id=events.column("event_id").combine_chunks() if "event_id" in present else None,
     )
-    if keep is not None:
-        log, part = log.select(keep), None if part is None else part[keep]
-        if source.users is None:
-            users, log = _used(users, log, "user")
-        if source.items is None:
-            items, log = _used(items, log, "item")
+    part = events.column("part").to_numpy() if "part" in present else np.full(len(log), TRAIN, np.uint8)
+
+    known = (user >= 0) & (item >= 0)
+    if not known.any():
+        raise DataError(f"{source.label} holds no interactions. A dataset needs at least one row of user and item.")
+    if not known.all():
+        log, part = log.select(known), part[known]
+        users, log = (users, log) if source.users is not None else _used(users, log, "user")
+        items, log = (items, log) if source.items is not None else _used(items, log, "item")
     order = log.order()
     if order is not None:
-        log, part = log.select(order), None if part is None else part[order]
+        log, part = log.select(order), part[order]
 
-    official = None if part is None or not (part != TRAIN).any() else np.ascontiguousarray(part, np.uint8)
+    official = np.ascontiguousarray(part, np.uint8) if (part != TRAIN).any() else None
     dataset = Dataset(
         items,
         users,
@@ -79,10 +78,7 @@ def dataset_of(
         repeats=repeats or source.repeats,
         ordered=source.ordered,
     )
-    if official is not None and not dataset.repeats:
-        from itemic.data.splits import check_leak
-
-        check_leak(dataset)
+    check_leak(dataset)
     return dataset
 
 
@@ -92,7 +88,7 @@ def table_of(frame: pa.Table, what: str, label: str) -> Table:
     Raises:
         DataError: an id is missing, holds a line break or stands in two rows.
     """
-    codes, ids = _coded(frame.column(0), what, label)
+    codes, ids = _coded(frame.column(0), what, lambda row: f"{label} row {row + 1:,}")
     twice = np.flatnonzero(np.bincount(codes, minlength=len(ids)) > 1)
     if len(twice):
         first, second = np.flatnonzero(codes == twice[0])[:2] + 1
@@ -108,17 +104,12 @@ def table_of(frame: pa.Table, what: str, label: str) -> Table:
     return Table(Ids(ids, what), columns, guessed_roles(columns.column_names))
 
 
-def row_name(label: str, row: int) -> str:
-    """How messages point to a row: counted from 1, the header not counted."""
-    return f"{label} row {row + 1:,}"
-
-
 def _coded_in(
     source: Source, what: Literal["user", "item"], unknown: Unknown
 ) -> tuple[Table, Int32[np.ndarray, " rows"]]:
     """The table of items or users, and the code of each row in it; -1 for those to be dropped."""
-    label, table_label = source.label, source.items_label if what == "item" else source.users_label
-    codes, ids = _coded(source.events.column(what), what, label)
+    table_label = source.items_label if what == "item" else source.users_label
+    codes, ids = _coded(source.events.column(what), what, source.at)
     table = source.items if what == "item" else source.users
     if table is None:
         return Table(Ids(ids, what)), codes
@@ -137,21 +128,21 @@ def _coded_in(
     elif len(missing) and unknown == "refuse":
         row = int(np.flatnonzero(place[codes] < 0)[0])
         raise DataError(
-            f"{row_name(label, row)}: {what} {ids[int(codes[row])].as_py()!r} is not in {table_label}, nor "
-            f"are {len(missing) - 1:,} other {what}s. Add them there, or say --unknown drop or --unknown add."
+            f"{source.at(row)}: {what} {ids[int(codes[row])].as_py()!r} is not in {table_label} (in all, "
+            f"{len(missing):,} are not). Add them there, or say --unknown drop or --unknown add."
         )
     return known, place[codes]
 
 
-def _coded(column: pa.ChunkedArray, what: str, label: str) -> tuple[Int32[np.ndarray, " rows"], pa.Array]:
+def _coded(column: pa.ChunkedArray, what: str, at: At) -> tuple[Int32[np.ndarray, " rows"], pa.Array]:
     """For each row the rank of its id among the distinct ids, and those, sorted: all int64 or all string."""
     if not pa.types.is_dictionary(column.type):
-        column = _plain_ids(column, what, label).dictionary_encode()
+        column = _plain_ids(column, what, at).dictionary_encode()
     encoded = column.unify_dictionaries().combine_chunks()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = pa.DictionaryArray.from_arrays(pa.array([], pa.int32()), pa.array([], pa.string()))
     if encoded.null_count:
-        raise DataError(f"{row_name(label, _first(encoded.is_null()))}: the {what} id is missing. Fill it in.")
+        raise DataError(f"{at(_first(encoded.is_null()))}: the {what} id is missing. Fill it in.")
     indices, ids = encoded.indices.to_numpy(zero_copy_only=False), encoded.dictionary
     if pa.types.is_integer(ids.type):
         ids = ids.cast(pa.int64())
@@ -166,7 +157,7 @@ def _coded(column: pa.ChunkedArray, what: str, label: str) -> tuple[Int32[np.nda
                 if text.strip()
                 else f"the {what} id is missing. Fill it in"
             )
-            raise DataError(f"{row_name(label, row)}: {fault}.")
+            raise DataError(f"{at(row)}: {fault}.")
         trimmed = pc.utf8_trim(ids, " ").dictionary_encode()
         ids, indices = trimmed.dictionary, trimmed.indices.to_numpy()[indices]
         if pc.all(pc.match_substring_regex(ids, "^(0|-?[1-9][0-9]{0,17})$")).as_py():
@@ -179,7 +170,7 @@ def _coded(column: pa.ChunkedArray, what: str, label: str) -> tuple[Int32[np.nda
     return rank[indices], ids.take(pa.array(order))
 
 
-def _plain_ids(column: pa.ChunkedArray, what: str, label: str) -> pa.ChunkedArray:
+def _plain_ids(column: pa.ChunkedArray, what: str, at: At) -> pa.ChunkedArray:
     kind = column.type
     if pa.types.is_floating(kind):
         whole = pc.equal(column, pc.round(column))
@@ -190,25 +181,13 @@ def _plain_ids(column: pa.ChunkedArray, what: str, label: str) -> pa.ChunkedArra
                 if np.isnan(column[row].as_py())
                 else f"{column[row].as_py()} is not whole. Mend it"
             )
-            raise DataError(f"{row_name(label, row)}: the {what} id {fault}.")
+            raise DataError(f"{at(row)}: the {what} id {fault}.")
         return column.cast(pa.int64())
     if pa.types.is_integer(kind):
         return column.cast(pa.int64())
     if not any(check(kind) for check in (pa.types.is_string, pa.types.is_large_string, pa.types.is_null)):
-        raise DataError(f"{label}: the {what} ids are of the type {kind}. Give integers or text.")
+        raise DataError(f"{at(0)}: the {what} ids are of the type {kind}. Give integers or text.")
     return column.cast(pa.string())
-
-
-def _kept(
-    user: np.ndarray, item: np.ndarray, rating: np.ndarray | None, min_rating: float | None
-) -> Bool[np.ndarray, " rows"] | None:
-    """Which rows stay; None when all do."""
-    keep = (user >= 0) & (item >= 0)
-    if min_rating is not None:
-        if rating is None:
-            raise DataError(f"--min-rating {min_rating:g} needs a rating column. Name it: --columns rating=NAME")
-        keep &= rating >= min_rating
-    return None if len(keep) and keep.all() else keep
 
 
 def _used(table: Table, log: Interactions, what: Literal["user", "item"]) -> tuple[Table, Interactions]:
@@ -217,26 +196,26 @@ def _used(table: Table, log: Interactions, what: Literal["user", "item"]) -> tup
     return table.take(used), replace(log, **{what: codes.astype(np.int32), f"n_{what}s": len(used)})
 
 
-def finite(events: pa.Table, role: str, label: str) -> Float32[np.ndarray, " rows"]:
-    column = events.column(role)
-    values = _cast(column, lambda part: part.cast(pa.float32(), safe=False), label, role, "a number")
+def finite(source: Source, role: str) -> Float32[np.ndarray, " rows"]:
+    column = source.events.column(role)
+    values = _cast(column, lambda part: part.cast(pa.float32(), safe=False), source.at, role, "a number")
     numbers = values.to_numpy()
     bad = np.flatnonzero(~np.isfinite(numbers))
     if len(bad):
         value = column[int(bad[0])].as_py()
         raise DataError(
-            f"{row_name(label, int(bad[0]))}: {role} {'is missing' if value is None else value} where a finite number "
+            f"{source.at(int(bad[0]))}: {role} {'is missing' if value is None else value} where a finite number "
             f"was expected. Mend the row, or pass over the column: --columns {role}=-"
         )
     return np.ascontiguousarray(numbers, np.float32)
 
 
-def _milliseconds(column: pa.ChunkedArray, label: str) -> Int64[np.ndarray, " rows"]:
+def _milliseconds(column: pa.ChunkedArray, at: At) -> Int64[np.ndarray, " rows"]:
     """Milliseconds since 1970 from numbers, whose unit is judged by their size, or from dates."""
     if pa.types.is_date(column.type) or pa.types.is_timestamp(column.type):
         column = column.cast(pa.timestamp("ms", getattr(column.type, "tz", None)), safe=False).cast(pa.int64())
     elif not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        column = _cast(column, _read_times, label, "time", "a number or a date such as 2024-05-31 18:30:00")
+        column = _cast(column, _read_times, at, "time", "a number or a date such as 2024-05-31 18:30:00")
     if column.null_count or pa.types.is_floating(column.type):
         bad = (
             pc.invert(pc.is_finite(column.cast(pa.float64())))
@@ -245,9 +224,7 @@ def _milliseconds(column: pa.ChunkedArray, label: str) -> Int64[np.ndarray, " ro
         )
         bad = pc.fill_null(bad, True)
         if pc.any(bad).as_py():
-            raise DataError(
-                f"{row_name(label, _first(bad))}: the time is missing. Fill it in, or pass over it: --columns time=-"
-            )
+            raise DataError(f"{at(_first(bad))}: the time is missing. Fill it in, or pass over it: --columns time=-")
     return _scaled(column.to_numpy())
 
 
@@ -280,17 +257,19 @@ def _scaled(numbers: np.ndarray) -> Int64[np.ndarray, " rows"]:
     return np.round(numbers * factor).astype(np.int64)
 
 
-def _labels(events: pa.Table, role: str, label: str) -> tuple[tuple[str, ...], np.ndarray]:
+def _labels(source: Source, role: str) -> tuple[tuple[str, ...], np.ndarray]:
     """The sorted distinct labels of a column and the code of each row."""
-    codes, names = _coded(events.column(role).cast(pa.string()), role, label)
+    codes, names = _coded(source.events.column(role).cast(pa.string()), role, source.at)
     if role == "kind" and len(names) > np.iinfo(np.int16).max:
-        raise DataError(f"{label}: the kind column has {len(names):,} different values. Pass over it: --columns kind=-")
+        raise DataError(
+            f"{source.label}: the kind column has {len(names):,} different values. Pass over it: --columns kind=-"
+        )
     kinds = tuple(names.cast(pa.string()).to_pylist()) if role == "kind" else ()
     return kinds, codes.astype(np.int16 if role == "kind" else np.int32)
 
 
 def _cast(
-    column: pa.ChunkedArray, read: Callable[[pa.ChunkedArray], pa.ChunkedArray], label: str, role: str, wanted: str
+    column: pa.ChunkedArray, read: Callable[[pa.ChunkedArray], pa.ChunkedArray], at: At, role: str, wanted: str
 ) -> pa.ChunkedArray:
     """The column as read; when a value cannot be read, an error that names the first such row."""
     try:
@@ -305,7 +284,7 @@ def _cast(
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
                 high = middle
         raise DataError(
-            f"{row_name(label, low)}: {role} {column[low].as_py()!r} is not {wanted}. "
+            f"{at(low)}: {role} {column[low].as_py()!r} is not {wanted}. "
             f"Mend the row, or pass over the column: --columns {role}=-"
         ) from error
 

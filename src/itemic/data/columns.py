@@ -100,28 +100,6 @@ def first_named(names: Iterable[str], known: str) -> str | None:
     return next((plain[_plain(word)] for word in known.split() if _plain(word) in plain), None)
 
 
-def parse_columns(text: str | None) -> Columns:
-    """What `--columns` says: 'user=customer,item=sku' names columns, 'user,item,weight' a table without header.
-
-    >>> parse_columns("user=customer,item=sku"), parse_columns("user,item,-,time")
-    ({'user': 'customer', 'item': 'sku'}, ['user', 'item', '-', 'time'])
-
-    Raises:
-        DataError: it is a mixture of the two.
-    """
-    if not text:
-        return None
-    parts = [part.strip() for part in text.split(",")]
-    pairs = [part.split("=", 1) for part in parts]
-    if all(len(pair) == 2 for pair in pairs):
-        return {role.strip(): name.strip() for role, name in pairs}
-    if any(len(pair) == 2 for pair in pairs):
-        raise DataError(
-            f"--columns {text} mixes two forms. Write user=customer,item=sku or, without header, user,item."
-        )
-    return parts
-
-
 def headerless(columns: Columns, source: str) -> list[str] | None:
     """The column names of a table without header, or None when the table names its columns itself.
 

@@ -14,15 +14,21 @@ from itemic.data.dataset import TEST, TRAIN, VALID, Dataset
 from itemic.data.ids import Ids
 from itemic.data.query import EvalSet
 from itemic.data.ragged import Ragged
-from itemic.data.readers.lists import read_lightgcn, read_sequences
+from itemic.data.readers.known import KNOWN, is_known
+from itemic.data.readers.lists import part_file, read_lightgcn, read_sequences
+from itemic.data.readers.movielens import is_movielens, read_movielens
+from itemic.data.readers.recbole import is_recbole, read_recbole
 from itemic.data.readers.source import Source, in_parts, source_of
 from itemic.data.readers.tables import (
+    TABLES,
+    first_lines,
     id_first,
     read_csv,
     read_events,
     read_json,
     read_parquet,
     read_table,
+    text_suffix,
 )
 from itemic.errors import DataError, LeakError, did_you_mean, some
 
@@ -68,14 +74,12 @@ def import_files(
     form: str = "auto",
     name: str | None = None,
     repeats: bool = False,
-    min_rating: float | None = None,
     unknown: Unknown = "refuse",
 ) -> Dataset:
     """The dataset of a file or folder in any form of `FORMS`, in memory; `save` writes it.
 
     `test` and `valid` are files of the same kind as `events` that are held out; `items` and `users` are tables with an
-    id column. Events with a rating below `min_rating` are left out, and so are items and users that then have none,
-    unless a table names them. `unknown` says what becomes of events whose item or user is not in its table.
+    id column. `unknown` says what becomes of events whose item or user is not in its table.
 
     Raises:
         DataError: a file cannot be read, or a value cannot be what its column says.
@@ -92,7 +96,7 @@ def import_files(
     if users is not None:
         source = replace(source, users=read_table(Path(users), "user"), users_label=str(users))
     name = name or path.name.split(".")[0]
-    return dataset_of(source, name, repeats=repeats, unknown=unknown, min_rating=min_rating)
+    return dataset_of(source, name, repeats=repeats, unknown=unknown)
 
 
 def eval_set(frame: Any, dataset: Dataset, columns: Columns = None) -> EvalSet:
@@ -117,7 +121,7 @@ def eval_set(frame: Any, dataset: Dataset, columns: Columns = None) -> EvalSet:
     everybody, grades = np.unique(user), None
     if "rating" in source.events.column_names:
         grades = np.full(len(pairs), -np.inf, np.float32)
-        np.maximum.at(grades, row, finite(source.events, "rating", source.label))
+        np.maximum.at(grades, row, finite(source, "rating"))
         pairs, grades = pairs[grades > 0], grades[grades > 0]
     user, item = pairs // dataset.n_items, (pairs % dataset.n_items).astype(np.int32)
     if len(pairs) == 0:
@@ -181,6 +185,8 @@ FORMS: dict[str, Callable[[Path, Columns], Source]] = {
     "tsv": read_csv,
     "parquet": read_parquet,
     "json": read_json,
+    "movielens": read_movielens,
+    "recbole": read_recbole,
     "lightgcn": read_lightgcn,
     "sequences": read_sequences,
 }
@@ -192,4 +198,31 @@ def _reader(path: Path, form: str) -> Callable[[Path, Columns], Source]:
         if form not in FORMS:
             raise DataError(f"there is no form {form!r}.{did_you_mean(form, FORMS)} Forms: auto, {', '.join(FORMS)}.")
         return FORMS[form]
-    return read_events
+    if is_movielens(path):
+        return read_movielens
+    if is_recbole(path):
+        return read_recbole
+    return _folder_reader(path) if path.is_dir() else _file_reader(path)
+
+
+def _folder_reader(folder: Path) -> Callable[[Path, Columns], Source]:
+    if (folder / "manifest.json").is_file():
+        raise DataError(f"{folder} is a dataset already. Use it as it is: itemic fit ease {folder}")
+    if is_known(folder):
+        return lambda path, columns: KNOWN[path.name].read(path)
+    if part_file(folder, "train.txt") is not None:
+        return read_lightgcn
+    tables = [path for path in sorted(folder.iterdir()) if text_suffix(path) in TABLES]
+    if len(tables) == 1:
+        return lambda path, columns: read_events(tables[0], columns)
+    names = some((path.name for path in sorted(folder.iterdir())), 8) or "nothing"
+    raise DataError(f"{folder} is not in a known layout; it holds {names}. Give the file of interactions itself.")
+
+
+def _file_reader(path: Path) -> Callable[[Path, Columns], Source]:
+    """Lines of different length without commas are sequences, where the suffix does not say what the file is."""
+    if text_suffix(path) in TABLES or not path.is_file() or path.stat().st_size == 0:
+        return read_events
+    lines = first_lines(path, 100)[:-1]  # the last may be cut off
+    ragged = len({len(line.split()) for line in lines}) > 1
+    return read_sequences if ragged and not any(sign in "".join(lines) for sign in ",;|\t") else read_events

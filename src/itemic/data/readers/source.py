@@ -34,6 +34,13 @@ class Source:
     repeats: bool = False
     how: Mapping[str, Any] = field(default_factory=dict)
     """What else to say about the official split, such as mask_valid."""
+    starts: tuple[tuple[int, str], ...] = ()
+    """Where several tables were joined: the first row of each, and what messages call it."""
+
+    def at(self, row: int) -> str:
+        """How messages name a row: counted from 1 in the table it came from, the header not counted."""
+        start, label = next(((s, name) for s, name in reversed(self.starts) if s <= row), (0, self.label))
+        return f"{label} row {row - start + 1:,}"
 
 
 def source_of(table: pa.Table, columns: Columns = None, label: str = "the events") -> Source:
@@ -73,11 +80,13 @@ def in_parts(parts: Mapping[int, Source], label: str) -> Source:
     """
     first, *others = parts.values()
     shared = [name for name in first.events.column_names if all(name in o.events.column_names for o in others)]
-    tables = []
+    tables, starts, rows = [], [], 0
     for part, source in parts.items():
+        starts.append((rows, source.label))
+        rows += len(source.events)
         marks = pa.array(np.full(len(source.events), part, np.uint8))
         tables.append(source.events.select(shared).append_column("part", marks))
-    return replace(first, events=pa.concat_tables(_alike(tables)), label=label)
+    return replace(first, events=pa.concat_tables(_alike(tables)), label=label, starts=tuple(starts))
 
 
 def _alike(tables: list[pa.Table]) -> list[pa.Table]:

@@ -16,6 +16,7 @@ from itemic.errors import DataError
 
 PACKED = (".gz", ".bz2", ".zst")
 PARQUET, JSON = (".parquet", ".pq"), (".json", ".jsonl", ".ndjson")
+TABLES = (*PARQUET, *JSON, ".csv", ".tsv")
 DELIMITERS = "\t,;|"
 BLOCK = 1 << 24
 WORDS = pa.dictionary(pa.int32(), pa.string())
@@ -118,15 +119,25 @@ def read_delimited(
         DataError: the file cannot be read, or a row has another number of fields than the first.
     """
     with readable(path), pa.input_stream(str(path), compression="detect") as stream:
-        single = stream
-        if len(delimiter) > 1:
-            single, delimiter = pa.BufferReader(stream.read().replace(delimiter.encode(), b"\t")), "\t"
-        return pc_csv.read_csv(
-            single,
-            pc_csv.ReadOptions(block_size=BLOCK, column_names=names),
-            pc_csv.ParseOptions(delimiter=delimiter, quote_char='"' if quoted else False, newlines_in_values=quoted),
-            pc_csv.ConvertOptions(column_types=dict(types), include_columns=only or []),
-        )
+        return parsed(stream, delimiter, types, names=names, only=only, quoted=quoted)
+
+
+def parsed(
+    stream: pa.NativeFile,
+    delimiter: str,
+    types: Mapping[str, pa.DataType],
+    *,
+    names: list[str] | None = None,
+    only: list[str] | None = None,
+    quoted: bool = True,
+) -> pa.Table:
+    """The table in a stream of delimited text; `names` where it has no header, `only` the columns wanted."""
+    return pc_csv.read_csv(
+        stream,
+        pc_csv.ReadOptions(block_size=BLOCK, column_names=names),
+        pc_csv.ParseOptions(delimiter=delimiter, quote_char='"' if quoted else False, newlines_in_values=quoted),
+        pc_csv.ConvertOptions(column_types=dict(types), include_columns=only or []),
+    )
 
 
 def sniff(path: Path) -> tuple[str, list[str]]:
