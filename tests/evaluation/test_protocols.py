@@ -134,7 +134,7 @@ def test_sampled_candidates_are_what_is_relevant_and_that_many_items_never_seen(
 
 def test_negatives_are_fewer_where_fewer_are_left():
     taken = Ragged.from_lists([[0, 1, 2], []])
-    assert [sorted(row) for row in draw(taken, np.ones(4), 3, seed=0).to_lists()][0] == [3]
+    assert draw(taken, np.ones(4), 3, seed=0)[0].tolist() == [3]
     assert len(draw(taken, np.ones(4), 9, seed=0)[1]) == 4
 
 

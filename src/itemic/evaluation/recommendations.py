@@ -97,6 +97,8 @@ def _read(path: Path) -> tuple[pa.Table, bool]:
         text = pa.dictionary(pa.int32(), pa.string())
         types = {columns[0]: text, columns[1]: text, by: pa.float64()}
         table = read_delimited(path, delimiter, types, only=columns)
+    if len(table) == 0:
+        raise DataError(f"{path} holds no rows. It should hold one for each recommendation.")
     try:
         return table.set_column(2, by, table.column(2).cast(pa.float64())), rank is not None
     except pa.ArrowException as error:
@@ -107,8 +109,6 @@ def _codes(column: pa.ChunkedArray, ids: Ids, path: Path) -> np.ndarray:
     """The code of each id, looked up once for each different one."""
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     encoded = encoded.unify_dictionaries().combine_chunks()
-    if isinstance(encoded, pa.ChunkedArray):
-        raise DataError(f"{path} holds no rows. It should hold one for each recommendation.")
     if encoded.null_count:
         row = int(np.flatnonzero(encoded.is_null().to_numpy(zero_copy_only=False))[0]) + 1
         raise DataError(f"{path} row {row:,}: the {ids.what} id is missing. Fill it in or take the row out.")

@@ -1,0 +1,251 @@
+"""Recipes and their results: the schema, the search, several seeds, the list, the tables, and the numbers in CI."""
+
+import json
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import yaml
+
+from itemic.data import TEST, TRAIN, VALID, Dataset
+from itemic.errors import ConfigError, DataError
+from itemic.evaluation import evaluate, reproduce, reproduce_list
+from itemic.evaluation.recipes import Recipe, all_recipes, find_recipe, read_recipe, recipes_folder
+from itemic.evaluation.reproduce import data_of, measure
+from itemic.evaluation.tables import results_table, write_tables
+from itemic.registry import system
+from itemic.systems.base import ScoreRecommender, SystemConfig
+from itemic.version import VERSION
+
+
+class Config(SystemConfig):
+    sign: float = 1.0
+    noise: float = 0.0
+    seed: int = 0
+
+
+@system("toy-counts", family="toys", answers=["anyone"])
+class Counts(ScoreRecommender[Config]):
+    """How many users each item has, times a sign, plus noise from a seed."""
+
+    fitted: ClassVar[list[tuple[float, int]]] = []
+
+    def solve(self, train):
+        self.fitted.append((self.config.sign, len(train.interactions)))
+        noise = np.random.default_rng(self.config.seed).random(train.n_items) * self.config.noise
+        return {"scores": (self.config.sign * train.interactions.item_counts() + noise).astype(np.float32)}
+
+    def scores(self, query):
+        return np.tile(self.weights["scores"], (len(query), 1))
+
+
+START, END = "<!-- results -->", "<!-- /results -->"
+RECIPE = {
+    "system": "toy-counts",
+    "dataset": "skewed",
+    "split": {"by": "random", "test": 0.2, "valid": 0.2},
+    "metrics": {"recall@5": {"published": 0.5, "source": "Table 1"}, "ndcg@5": None},
+}
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    pairs = sorted({(int(u), int(i)) for u, i in zip(rng.integers(0, 60, 900), rng.integers(0, 30, 900) ** 2 // 30)})
+    return Dataset.from_frame({"user": [u for u, _ in pairs], "item": [i for _, i in pairs]}, name="skewed")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, data):
+    """A folder with recipes and data, and a function that writes a recipe."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ITEMIC_DATA", str(tmp_path / "data"))
+    monkeypatch.delenv("ITEMIC_RECIPES", raising=False)
+    data.save(tmp_path / "data" / "skewed")
+
+    def write(name="toy-counts/skewed", **changes):
+        path = tmp_path / "recipes" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump({**RECIPE, **changes}, sort_keys=False))
+        return path
+
+    write()
+    return write
+
+
+def recipe(**changes):
+    return Recipe.model_validate({**RECIPE, **changes})
+
+
+def value(facts):
+    return facts["metrics"]["recall@5"]["value"]
+
+
+def test_a_result_says_what_was_run_on_what_and_what_came_out(place):
+    path = reproduce("toy-counts", "skewed")
+    facts = json.loads(path.read_text())
+    assert path.as_posix() == "results/toy-counts__skewed.json"
+    assert {"system", "dataset", "variant", "split", "protocol", "metrics", "seconds", "device", "threads"} <= set(
+        facts
+    )
+    assert {"seeds", "version", "config", "note", "queries", "skipped"} <= set(facts)
+    assert facts["split"] == "random, test 20 %, valid 20 %, seed 0"
+    assert (facts["protocol"], facts["version"], facts["seeds"]) == ("full ranking", VERSION, [0])
+    assert facts["config"] == {"sign": 1.0, "noise": 0.0}
+    measured = facts["metrics"]["recall@5"]
+    assert (measured["published"], measured["source"]) == (0.5, "Table 1")
+    assert measured["values"] == [measured["value"]]
+    assert measured["interval"][0] < measured["value"] < measured["interval"][1]
+    assert facts["metrics"]["ndcg@5"]["published"] is None
+
+
+def test_the_value_is_that_of_evaluate_on_the_split_the_recipe_names(data):
+    from itemic.data.splits import split
+
+    whole = split(data, by="random", test=0.2, valid=0.2)
+    for fit, parts, mask in (("train", (TRAIN,), None), ("train+valid", (TRAIN, VALID), True)):
+        tested = split(data, by="random", test=0.2, valid=0.2, mask_valid=mask).test
+        alone = evaluate(Counts().fit(whole.part(*parts)), tested, "recall@5")
+        assert measure(recipe(fit=fit), data)["metrics"]["recall@5"]["value"] == pytest.approx(
+            alone["recall@5"], abs=1e-6
+        )
+    assert (whole.split.part == TEST).any()
+
+
+def test_seeds_give_a_value_each_and_their_mean(data):
+    many = measure(recipe(seeds=[0, 1, 2], config={"noise": 40.0}), data)
+    found = many["metrics"]["recall@5"]
+    ones = [
+        measure(recipe(seeds=[seed], config={"noise": 40.0}), data)["metrics"]["recall@5"]["value"] for seed in range(3)
+    ]
+    assert found["values"] == ones
+    assert len(set(ones)) > 1
+    assert found["value"] == pytest.approx(np.mean(ones), abs=2e-6)
+    with pytest.raises(ConfigError, match="popularity has no option 'seed'; 2 seeds are alike"):
+        measure(recipe(system="popularity", seeds=[0, 1]), data)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"grid": {"sign": [-1.0, 1.0, 0.0]}}, {"configs": [{"sign": -1.0}, {"sign": 1.0}]}]
+)
+def test_a_search_chooses_by_a_part_of_train_and_refits_on_all_of_it(data, settings):
+    Counts.fitted.clear()
+    facts = measure(recipe(search={"metric": "ndcg@5", "valid": 0.1, **settings}), data)
+    table = facts["search"]["table"]
+    assert facts["search"]["chosen"] == {"sign": 1.0} == max(table, key=lambda row: row["value"])["config"]
+    assert facts["config"]["sign"] == 1.0
+    assert facts["metrics"] == measure(recipe(), data)["metrics"]
+    *tried, (_, last) = Counts.fitted[: len(table) + 1]
+    assert len(tried) == len(table)
+    assert len({n for _, n in tried}) == 1
+    assert 0.85 * last < tried[0][1] < last
+
+
+def test_other_settings_are_measured_beside_the_main_one(data):
+    facts = measure(recipe(beside={"rare first": {"sign": -1.0}}), data)
+    other = measure(recipe(config={"sign": -1.0}), data)
+    beside = facts["beside"]["rare first"]
+    assert (
+        beside["metrics"]["recall@5"] == other["metrics"]["recall@5"]["value"] < facts["metrics"]["recall@5"]["value"]
+    )
+    assert beside["config"]["sign"] == -1.0
+
+
+def test_sampled_candidates_are_named_in_the_result(data):
+    assert measure(recipe(protocol="sampled-uniform:5"), data)["protocol"] == "sampled candidates (5, uniform)"
+
+
+def test_the_list_has_every_recipe_with_published_measured_and_ratio(place):
+    place("toy-counts/skewed.rare", variant="rare", config={"sign": -1.0})
+    reproduce("toy-counts", "skewed")
+    rows = {(row["recipe"], row["metric"]): row for row in reproduce_list()}
+    done = rows["toy-counts/skewed", "recall@5"]
+    assert done["ratio"] == round(done["measured"] / 0.5, 4)
+    assert rows["toy-counts/skewed", "ndcg@5"]["ratio"] is None
+    assert rows["toy-counts/skewed.rare", "recall@5"]["measured"] is None
+    assert len(rows) == 4
+
+
+def test_the_table_shows_measured_beside_published_between_its_markers(place, tmp_path):
+    place("toy-counts/skewed.rare", variant="rare", config={"sign": -1.0})
+    with pytest.raises(DataError, match="results holds no results.* Make one: itemic reproduce ease"):
+        results_table()
+    measured = value(json.loads(reproduce("toy-counts", "skewed").read_text()))
+    reproduce("toy-counts", "skewed", "rare")
+    lines = results_table().splitlines()
+    assert len(lines) == 4
+    assert lines[2].startswith(f"| toy-counts | skewed | recall@5 / ndcg@5 | {measured:.4f} / ")
+    assert f"| 0.5000 / – | {measured / 0.5:.3f} / – |" in lines[2]
+    assert "| skewed, rare |" in lines[3]
+    page = tmp_path / "README.md"
+    page.write_text(f"before\n{START}\nold\n{END}\nafter\n")
+    write_tables(page)
+    once = page.read_text()
+    assert once == f"before\n{START}\n{results_table()}{END}\nafter\n"
+    write_tables(page)
+    assert page.read_text() == once
+    page.write_text("nothing")
+    with pytest.raises(DataError, match="has no lines <!-- results -->"):
+        write_tables(page)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"metrik": {}}, "there is no key 'metrik'. Did you mean 'metrics'"),
+        ({"metrics": {"recal@5": None}}, "there is no metric 'recal'. Did you mean 'recall'"),
+        ({"metrics": {}}, "metrics cannot be {}"),
+        ({"metrics": {"recall@5": {"publishd": 1}}}, "no key 'metrics.recall@5.publishd'. Did you mean 'published'"),
+        ({"fit": "all"}, "fit cannot be 'all'"),
+        ({"config": {"seed": 3}}, "a seed belongs under seeds"),
+        ({"search": {"metric": "ndcg@5"}}, "give a grid or configs, one of the two"),
+        ({"search": {"metric": "ndcg", "grid": {"l2": [1]}}}, "'ndcg' needs a depth"),
+        ({"dataset": "other"}, r"holds the recipe toy-counts/other. Move it to toy-counts/other.yaml"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_refused_in_one_line_that_names_file_and_key(place, changes, text):
+    path = place(**changes)
+    with pytest.raises(ConfigError, match=text) as caught:
+        read_recipe(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_recipe_or_data_set_or_option_is_refused_with_the_mend(place, tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match="no recipe toy-counts/skewd. Did you mean 'toy-counts/skewed'.*--list"):
+        reproduce("toy-counts", "skewd")
+    place("toy-counts/nowhere", dataset="nowhere")
+    with pytest.raises(DataError, match=r"data/nowhere does not exist. Set ITEMIC_DATA to the folder that holds nowhe"):
+        reproduce("toy-counts", "nowhere")
+    place(config={"sing": 1})
+    with pytest.raises(ConfigError, match="toy-counts has no option 'sing'. Did you mean 'sign'"):
+        reproduce("toy-counts", "skewed")
+    assert not (tmp_path / "results").exists()
+    monkeypatch.setenv("ITEMIC_RECIPES", "elsewhere")
+    with pytest.raises(ConfigError, match="there is no folder elsewhere. Run in a checkout"):
+        recipes_folder()
+
+
+def test_every_recipe_here_can_be_read_and_names_a_system_and_its_options(monkeypatch):
+    from itemic.registry import find
+
+    monkeypatch.delenv("ITEMIC_RECIPES", raising=False)
+    recipes = list(all_recipes())
+    assert recipes
+    for each in recipes:
+        for setting in [{}, *(each.search.settings() if each.search else []), *each.beside.values()]:
+            find(each.system)(**{**each.config, **setting})
+
+
+@pytest.mark.parametrize(
+    ("name", "tolerance"), [("popularity", 0.0005), ("itemknn", 0.0005), ("ease", 0.0005), ("ials", 0.006)]
+)
+def test_the_references_on_lastfm_are_met(real_data, monkeypatch, name, tolerance):
+    monkeypatch.setenv("ITEMIC_DATA", str(real_data("lastfm-lightgcn").parent))
+    monkeypatch.delenv("ITEMIC_RECIPES", raising=False)
+    reference = find_recipe(name, "lastfm-lightgcn")
+    facts = measure(reference.model_copy(update={"seeds": [0], "beside": {}}), data_of(reference))
+    published = {metric: found["published"] for metric, found in facts["metrics"].items() if found["published"]}
+    assert len(published) == 2
+    for metric, value in published.items():
+        assert facts["metrics"][metric]["value"] == pytest.approx(value, abs=tolerance)
