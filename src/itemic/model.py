@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from itemic import threads
 from itemic.data import Dataset, EvalSet, Interactions, Ragged, Table
 from itemic.errors import ConfigError, DataError, ItemicError, LoadError, did_you_mean
 from itemic.files import replacing
@@ -112,6 +113,7 @@ class Model(Generic[C]):
             DataError: `train` lacks a table or column that the model needs, or is empty.
         """
         self._check_needs(train)
+        threads.count()  # decided before a library is loaded that would take all CPUs
         start = time.perf_counter()
         self.weights, self.tables, self.shape = {}, {}, {}
         self._catalogue = train.catalogue

@@ -87,6 +87,7 @@ def spread(function: Callable[[Part], Result], parts: Sequence[Part]) -> list[Re
 def _limit(n: int) -> None:
     from threadpoolctl import threadpool_limits
 
+    os.environ["OMP_NUM_THREADS"] = str(n)  # for libraries that are loaded later, torch above all
     threadpool_limits(n)
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(n)

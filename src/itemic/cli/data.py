@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from itemic.cli.shell import InOrder, Output, command, note, table
+from itemic.errors import DataError
 
 if TYPE_CHECKING:
     from itemic.data import Dataset
@@ -90,11 +91,16 @@ def _saved(made: "Dataset", out: str | Path) -> Output:
     """Saves the dataset, with the default split where it has none, and says what it holds and what to do next."""
     from itemic.data.splits import split
 
-    saved = (made if made.split is not None else split(made)).save(out)
+    if made.split is None:
+        try:
+            made = split(made)
+        except DataError as error:
+            note(f"saved without a split: {error}")
+    saved = made.save(out)
     document = {"saved": str(out), **_facts(saved)}
-    split = f"; split: {saved.split.label}" if saved.split else ""
+    how = f"; split: {saved.split.label}" if saved.split else ""
     counts = f"{saved.n_users:,} users, {saved.n_items:,} items, {len(saved.interactions):,} interactions"
-    return Output(document, [f"saved {out}: {counts}{split}", f"next: itemic fit ease {out} --out runs/e"])
+    return Output(document, [f"saved {out}: {counts}{how}", f"next: itemic fit ease {out} --out runs/e"])
 
 
 def _facts(made: "Dataset") -> dict[str, Any]:

@@ -69,7 +69,7 @@ def fit(system: str, data: str, settings: Sequence[str], everything: bool, out: 
 
     DATA is a dataset folder, a file of interactions, or the name of a known set.
     """
-    from itemic import registry
+    from itemic import registry, threads
 
     model = registry.find(system)(**_settings(settings))
     whole = open_data(data)
@@ -77,7 +77,7 @@ def fit(system: str, data: str, settings: Sequence[str], everything: bool, out: 
     part = "the train part" if whole.split is not None and not everything else "all"
     how = f" of the split ({whole.split.label})" if whole.split is not None and not everything else ""
     note(f"{system} on {whole.name}: {whole.n_users:,} users, {whole.n_items:,} items; fitting on {part}{how}: "
-         f"{len(train.interactions):,} interactions")  # fmt: skip
+         f"{len(train.interactions):,} interactions; {threads.describe()}")  # fmt: skip
     model.fit(train)
     folder = model.save(out or Path("runs") / system)
     first = whole.users.ids.external([0])[0] if whole.n_users else "ID"

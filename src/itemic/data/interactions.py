@@ -101,7 +101,7 @@ class Interactions:
         return {name: getattr(self, name) for name in COLUMNS if getattr(self, name) is not None}
 
     @cached_property
-    def offsets(self) -> Int64[np.ndarray, " users+1"]:
+    def offsets(self) -> Int64[np.ndarray, " bounds"]:
         """User u's rows are offsets[u] to offsets[u + 1] - 1."""
         # Searched, as the column is sorted: a count would first copy it to int64, 800 MB for 100 million rows.
         return np.searchsorted(self.user, np.arange(self.n_users + 1, dtype=np.int32)).astype(np.int64)

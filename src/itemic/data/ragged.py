@@ -17,7 +17,7 @@ class Ragged:
     """
 
     values: Shaped[np.ndarray, " n ..."]
-    offsets: Int64[np.ndarray, " rows+1"]
+    offsets: Int64[np.ndarray, " bounds"]
 
     def __post_init__(self) -> None:
         if len(self.offsets) == 0 or self.offsets[0] != 0 or self.offsets[-1] != len(self.values):

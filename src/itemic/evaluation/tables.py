@@ -1,6 +1,6 @@
-"""The table of results that README and docs show, made from the files in `results/`.
+"""The tables that README and docs show: systems from the registry, results from the files in `results/`.
 
-`python -m itemic.evaluation.tables README.md docs/systems.md` brings it up to date between the markers in these files.
+`python -m itemic.evaluation.tables README.md` brings both up to date between their markers in a file.
 """
 
 import json
@@ -9,39 +9,66 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from itemic import registry
 from itemic.errors import DataError
 from itemic.files import write_text
 
-START, END = "<!-- results -->", "<!-- /results -->"
-HEADER = ("system", "data set", "metric", "measured", "published", "ratio", "fit, s")
+HEADER = ("system", "data set", "metric", "measured", "published", "ratio", "s")
+ALIGNED = ("---", "---", "---", "---:", "---:", "---:", "---:")
 
 
-def results_table(folder: str | Path = "results") -> str:
-    """A Markdown table: what each recipe gave beside what was published, by data set and system.
+def results_table(folder: str | Path = "results", system: str | None = None) -> str:
+    """A Markdown table: what each recipe (of one system, or of all) gave beside what was published.
 
     Raises:
         DataError: the folder holds no results, or one cannot be read.
     """
-    found = [_read(path) for path in sorted(Path(folder).glob("*.json"))]
+    found = [f for f in _results(folder) if system is None or f["system"] == system]
     if not found:
-        raise DataError(f"{folder} holds no results. Make one: itemic reproduce ease lastfm-lightgcn")
+        recipe = f"{system or 'ease'} lastfm-lightgcn"
+        raise DataError(f"{folder} holds no results of {system or 'any system'}. Make one: itemic reproduce {recipe}")
     rows = [_row(facts) for facts in sorted(found, key=lambda f: (f["dataset"], f["system"], f["variant"] or ""))]
-    lines = [HEADER, ("---", "---", "---", "---:", "---:", "---:", "---:"), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return _markdown([HEADER, ALIGNED, *rows])
+
+
+def systems_table(folder: str | Path = "results", link: str = "") -> str:
+    """A Markdown table of the registry: what each system needs and answers, and its results with a published number.
+
+    `link` is where the page of a system is, with {} for its name.
+    """
+    found = _results(folder)
+    rows = [("system", "for", "needs", "answers", "cold items", "measured (published)"), ("---",) * 6]
+    for name, entry in registry.entries().items():
+        best = [_beside(facts) for facts in found if facts["system"] == name and not facts["variant"]]
+        shown = f"[{name}]({link.format(name)})" if link else f"`{name}`"
+        cold = "yes" if entry.cold_items else "no"
+        summary = entry.summary.partition(": ")[2].rstrip(".") or entry.summary
+        rows.append((shown, summary, ", ".join(entry.needs), ", ".join(entry.answers), cold, "<br>".join(best)))
+    return _markdown(rows)
 
 
 def write_tables(path: str | Path, folder: str | Path = "results") -> None:
-    """Puts the table between the markers `<!-- results -->` and `<!-- /results -->` of a text file.
+    """Puts both tables between their markers, `<!-- results -->` to `<!-- /results -->` and the same with `systems`.
 
     Raises:
-        DataError: the file has not both markers, or there are no results.
+        DataError: the file has not both markers of either table, or there are no results.
     """
     path = Path(path)
-    text = path.read_text()
-    if not re.search(f"{START}.*{END}", text, re.DOTALL):
-        raise DataError(f"{path} has no lines {START} and {END}. Put them where the table belongs.")
-    table = f"{START}\n{results_table(folder)}{END}"
-    write_text(path, re.sub(f"{START}.*?{END}", lambda _: table, text, flags=re.DOTALL))
+    text, found = path.read_text(), False
+    for name, make in (("results", results_table), ("systems", systems_table)):
+        start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        if re.search(f"{start}.*{end}", text, re.DOTALL):
+            table, found = f"{start}\n{make(folder)}{end}", True
+            text = re.sub(f"{start}.*?{end}", lambda _, table=table: table, text, flags=re.DOTALL)
+    if not found:
+        raise DataError(
+            f"{path} has no lines <!-- results --> and <!-- /results -->. Put them where the table belongs."
+        )
+    write_text(path, text)
+
+
+def _results(folder: str | Path) -> list[dict[str, Any]]:
+    return [_read(path) for path in sorted(Path(folder).glob("*.json"))]
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -61,6 +88,17 @@ def _row(facts: dict[str, Any]) -> tuple[str, ...]:
     ratio = [f"{m['value'] / m['published']:.3f}" if m["published"] else "–" for m in metrics]
     columns = [" / ".join(cells) for cells in (facts["metrics"], measured, published, ratio)]
     return (facts["system"], where + sampled, *columns, f"{facts['seconds']:.1f}")
+
+
+def _beside(facts: dict[str, Any]) -> str:
+    """The first metric of a result: `gowalla-ngcf recall@20 0.1765 (0.1765)`."""
+    name, metric = next(iter(facts["metrics"].items()))
+    published = f"{metric['published']:.4f}" if metric["published"] is not None else "none"
+    return f"{facts['dataset']} {name} {metric['value']:.4f} ({published})"
+
+
+def _markdown(rows: list[tuple[str, ...]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
 if __name__ == "__main__":
