@@ -1,6 +1,7 @@
 """Lists made elsewhere: the forms of their files, ties, missing users, and what is refused."""
 
 import gzip
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,8 +22,12 @@ def data():
     return Dataset.from_frame(TRAIN, items=items, test=TEST, name="three")
 
 
+def asked(data, **fields):
+    return replace(data.test.query, user=data.test.users, **fields)
+
+
 def lists(path, data, k=3):
-    return read_recommendations(path, data, data.test).rank(data.test.query, k).items.tolist()
+    return read_recommendations(path, data).rank(asked(data), k).items.tolist()
 
 
 def written(path, rows, header, separator=","):
@@ -74,16 +79,18 @@ def test_seen_items_are_passed_over_as_in_any_models_lists(data, tmp_path):
 
 
 def test_only_candidates_are_ranked_where_there_are_some(data, tmp_path):
-    given = read_recommendations(written(tmp_path / "r.csv", ROWS, ("user", "item", "score")), data, data.test)
-    history = data.test.query.history
-    some = Query(history=history, candidates=Ragged.from_lists([[4], [3]]))
-    assert given.rank(some, 2).items.tolist() == [[4, -1], [-1, -1]]
-    assert given.rank(Query(history=history, candidates=np.array([2], np.int32)), 2).items.tolist() == [
-        [2, -1],
-        [2, -1],
-    ]
-    with pytest.raises(QueryError, match="lists for 2 requests; this query has 1"):
+    given = read_recommendations(written(tmp_path / "r.csv", ROWS, ("user", "item", "score")), data)
+    apart, shared = Ragged.from_lists([[4], [3]]), np.array([2], np.int32)
+    assert given.rank(asked(data, candidates=apart), 2).items.tolist() == [[4, -1], [-1, -1]]
+    assert given.rank(asked(data, candidates=shared), 2).items.tolist() == [[2, -1], [2, -1]]
+    with pytest.raises(QueryError, match="this query does not say who asks"):
         given.rank(Query(history=Ragged.from_lists([[1]])), 2)
+
+
+def test_a_test_set_that_does_not_say_who_asks_cannot_be_met_by_a_file(data, tmp_path):
+    path = written(tmp_path / "r.csv", ROWS, ("user", "item", "score"))
+    with pytest.raises(DataError, match=r"r.csv names users, and this test set does not say who asks. Give EvalSet\("):
+        compare([path], data, "recall@2", test=replace(data.test, users=None))
 
 
 def test_users_without_a_list_count_as_empty_and_are_noted(data, tmp_path):
@@ -119,11 +126,11 @@ def test_a_models_lists_as_a_file_give_the_row_of_the_model(tmp_path):
         ([("a", 12, 1)], ("user", "item", "colour"), DataError, "no rank or score column; its columns are user, item"),
         ([("a", 12, 1)], ("who", "item", "rank"), DataError, "has no user column; its columns are who, item, rank"),
         ([("a", 12, 1), ("a", 13, "nan")], ("user", "item", "score"), DataError, "row 2: the score is missing"),
-        ([("a", 12, 1), ("a", 13, "x")], ("user", "item", "score"), DataError, "cannot be read: .*double.*'x'"),
+        ([("a", 12, 1), ("a", 13, "x")], ("user", "item", "score"), DataError, "row 2: .*double.*'x'"),
         ([], ("user", "item", "score"), DataError, "holds no rows"),
     ],
 )
 def test_files_that_cannot_be_used_are_refused_in_one_line(data, tmp_path, rows, header, error, text):
     with pytest.raises(error, match=text) as caught:
-        read_recommendations(written(tmp_path / "r.csv", rows, header), data, data.test)
+        read_recommendations(written(tmp_path / "r.csv", rows, header), data)
     assert "\n" not in str(caught.value)

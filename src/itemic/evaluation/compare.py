@@ -14,10 +14,10 @@ import numpy as np
 from itemic import metrics as formulas
 from itemic import registry
 from itemic.data import Dataset, EvalSet
-from itemic.errors import ConfigError, LoadError, SaveError
+from itemic.errors import ConfigError, DataError, LoadError, SaveError
 from itemic.evaluation.leaks import check_catalogue, check_fitted_on
 from itemic.evaluation.protocols import DEFAULT_METRICS, Ranks, Result, evaluate
-from itemic.evaluation.recommendations import read_recommendations
+from itemic.evaluation.recommendations import GivenLists, read_recommendations
 from itemic.evaluation.significance import Interval, holm, intervals, paired_test
 from itemic.files import write_text
 from itemic.model import load
@@ -230,14 +230,19 @@ def _opened(entrant: Entrant, key: "str | int", dataset: Dataset, test: EvalSet,
     path = Path(entrant)
     if not path.is_file():
         return load(path), str(path)
-    lists = read_recommendations(path, dataset, test)
-    if lists.n_missing:
-        notes.append(f"{path} has no list for {lists.n_missing:,} of {len(test):,} users; theirs count as empty.")
+    if test.users is None:
+        raise DataError(f"{path} names users, and this test set does not say who asks. Give EvalSet(users=...).")
+    lists = read_recommendations(path, dataset)
+    n_missing = int((lists.lists.lengths[test.users] == 0).sum())
+    if n_missing:
+        notes.append(f"{path} has no list for {n_missing:,} of {len(test):,} users; theirs count as empty.")
     return lists, str(path)
 
 
 def _in_codes_of(ranks: Ranks, test: EvalSet, dataset: Dataset) -> EvalSet:
-    """The same requests with users in the codes of the model, which may know other users."""
+    """The same requests with users in the codes of the model, which may know other users; files know them all."""
+    if isinstance(ranks, GivenLists):
+        return replace(test, query=replace(test.query, user=test.users))
     if not isinstance(ranks, Recommender) or test.query.user is None or ranks.catalogue.users.ids == dataset.users.ids:
         return test
     known = test.query.user >= 0

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from itemic.data import Dataset, EvalSet, Ids, Query, Ragged, Ranking
+from itemic.data import Dataset, Ids, Query, Ragged, Ranking
 from itemic.data.columns import find_columns, first_named
 from itemic.data.readers.tables import read_delimited, readable, sniff, text_suffix
 from itemic.errors import DataError, QueryError
@@ -18,24 +18,23 @@ RANKS, SCORES = "rank position place", "score prediction pred rating relevance"
 
 @dataclass(frozen=True)
 class GivenLists:
-    """Answers the requests of the EvalSet it was read for, row by row, with the lists of a file."""
+    """Answers requests of known users with the lists of a file."""
 
     lists: Ragged
-    """Item codes, best first, one row a request."""
-    n_missing: int
-    """Requests for which the file has no list."""
+    """Item codes, best first, one row a user of the dataset; empty for those the file does not name."""
 
     def rank(self, query: Query, k: int = 10) -> Ranking:
         """The first k of each list that may be ranked: the same items are left out as for any model."""
-        if len(query) != len(self.lists):
-            raise QueryError(f"these are lists for {len(self.lists):,} requests; this query has {len(query):,}.")
-        row, item = self.lists.row_of_value, self.lists.values
+        if query.user is None:
+            raise QueryError("lists made elsewhere are those of users; this query does not say who asks.")
+        given = self.lists.take(query.user)
+        row, item = given.row_of_value, given.values
         open_ = ~_among(row, item, query.masked())
         if isinstance(query.candidates, Ragged):
             open_ &= _among(row, item, query.candidates)
         elif query.candidates is not None:
             open_ &= np.isin(item, query.candidates)
-        kept = self.lists.keep(open_)
+        kept = given.keep(open_)
         place = np.arange(len(kept.values)) - np.repeat(kept.offsets[:-1], kept.lengths)
         top = place < k
         items = np.full((len(kept), k), -1, np.int32)
@@ -43,19 +42,17 @@ class GivenLists:
         return Ranking(items, np.where(items >= 0, -np.arange(k), -np.inf).astype(np.float32))
 
 
-def read_recommendations(path: str | Path, dataset: Dataset, test: EvalSet) -> GivenLists:
-    """The lists of a file for the requests of `test`; ties of rank or score go to the lower item code.
+def read_recommendations(path: str | Path, dataset: Dataset) -> GivenLists:
+    """The lists of a file for the users of a dataset; ties of rank or score go to the lower item code.
 
     CSV, TSV or Parquet, also compressed, with columns that are recognised by common names. An item that stands twice in
-    a list counts where it stands best. Users of the file who are not asked for are passed over.
+    a list counts where it stands best.
 
     Raises:
         DataError: a column is missing, or a rank or score is not a number.
         UnknownItems: a user or item is not in the dataset.
     """
     path = Path(path)
-    if test.users is None:
-        raise DataError(f"{path} names users, and this test set does not say who asks. Give EvalSet(users=...).")
     table, by_rank = _read(path)
     order = table.column(2).to_numpy()
     bad = np.flatnonzero(np.isnan(order))
@@ -65,17 +62,11 @@ def read_recommendations(path: str | Path, dataset: Dataset, test: EvalSet) -> G
         )
     user = _codes(table.column(0), dataset.users.ids, path)
     item = _codes(table.column(1), dataset.items.ids, path)
-    row_of_user = np.full(dataset.n_users, -1, np.int64)
-    row_of_user[test.users] = np.arange(len(test))
-    row = row_of_user[user]
-    asked = row >= 0
-    row, item, order = row[asked], item[asked], order[asked] if by_rank else -order[asked]
-    best_first = np.lexsort((item, order, row))
-    row, item = row[best_first], item[best_first]
-    _, first = np.unique(row * dataset.n_items + item, return_index=True)
+    best_first = np.lexsort((item, order if by_rank else -order, user))
+    user, item = user[best_first], item[best_first]
+    _, first = np.unique(user.astype(np.int64) * dataset.n_items + item, return_index=True)
     first.sort()
-    lists = Ragged.from_pairs(row[first], item[first], len(test))
-    return GivenLists(lists, int((lists.lengths == 0).sum()))
+    return GivenLists(Ragged.from_pairs(user[first], item[first], dataset.n_users))
 
 
 def _read(path: Path) -> tuple[pa.Table, bool]:
