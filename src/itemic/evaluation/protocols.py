@@ -15,6 +15,7 @@ from jaxtyping import Float64, Int32
 from itemic import metrics as formulas
 from itemic.data import EvalSet, Query, Ragged, Ranking
 from itemic.errors import ConfigError
+from itemic.model import Model
 
 DEFAULT_METRICS = ("ndcg@10", "recall@20")
 SAMPLED = re.compile(r"sampled-(uniform|popularity):(\d+)")
@@ -83,7 +84,8 @@ def evaluate(
     test = under(protocol, test, _n_items(model, test), seed)
     deepest = int(test.relevant.lengths.max(initial=1))
     depth = max(metric.k or deepest for metric in named)
-    model.rank(test.query.block(0, 1), depth)  # what is loaded or compiled at the first request is not timed
+    if isinstance(model, Model):
+        model.rank(test.query.block(0, 1), depth)  # what is loaded or compiled at the first request is not timed
     start = time.perf_counter()
     lists = model.rank(test.query, depth).items
     seconds = time.perf_counter() - start
