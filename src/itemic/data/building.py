@@ -88,13 +88,13 @@ def table_of(frame: pa.Table, what: str, label: str) -> Table:
     Raises:
         DataError: an id is missing, holds a line break or stands in two rows.
     """
-    codes, ids = _coded(frame.column(0), what, lambda row: f"{label} row {row + 1:,}")
+    codes, ids = _coded(frame.column(0), f"{what} id", lambda row: f"{label} row {row + 1:,}")
     twice = np.flatnonzero(np.bincount(codes, minlength=len(ids)) > 1)
     if len(twice):
         first, second = np.flatnonzero(codes == twice[0])[:2] + 1
         raise DataError(
-            f"{label} has {len(twice):,} {what} ids twice: {ids[int(twice[0])].as_py()!r} in rows {first:,} and "
-            f"{second:,}. Keep one row for each."
+            f"{label} rows {first:,} and {second:,} have the same {what} id {ids[int(twice[0])].as_py()!r} "
+            f"({len(twice):,} such ids in all). Keep one row for each."
         )
     columns = frame.remove_column(0).take(pa.array(np.argsort(codes)))
     for place, field in enumerate(columns.schema):
@@ -109,7 +109,7 @@ def _coded_in(
 ) -> tuple[Table, Int32[np.ndarray, " rows"]]:
     """The table of items or users, and the code of each row in it; -1 for those to be dropped."""
     table_label = source.items_label if what == "item" else source.users_label
-    codes, ids = _coded(source.events.column(what), what, source.at)
+    codes, ids = _coded(source.events.column(what), f"{what} id", source.at)
     table = source.items if what == "item" else source.users
     if table is None:
         return Table(Ids(ids, what)), codes
@@ -128,8 +128,8 @@ def _coded_in(
     elif len(missing) and unknown == "refuse":
         row = int(np.flatnonzero(place[codes] < 0)[0])
         raise DataError(
-            f"{source.at(row)}: {what} {ids[int(codes[row])].as_py()!r} is not in {table_label} (in all, "
-            f"{len(missing):,} are not). Add them there, or say --unknown drop or --unknown add."
+            f"{source.at(row)}: {what} {ids[int(codes[row])].as_py()!r} is not in {table_label} "
+            f"({len(missing):,} unknown in all). Add what is missing there, or say --unknown drop or --unknown add."
         )
     return known, place[codes]
 
@@ -137,31 +137,14 @@ def _coded_in(
 def _coded(column: pa.ChunkedArray, what: str, at: At) -> tuple[Int32[np.ndarray, " rows"], pa.Array]:
     """For each row the rank of its id among the distinct ids, and those, sorted: all int64 or all string."""
     if not pa.types.is_dictionary(column.type):
-        column = _plain_ids(column, what, at).dictionary_encode()
-    encoded = column.unify_dictionaries().combine_chunks()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = pa.DictionaryArray.from_arrays(pa.array([], pa.int32()), pa.array([], pa.string()))
-    if encoded.null_count:
-        raise DataError(f"{at(_first(encoded.is_null()))}: the {what} id is missing. Fill it in.")
-    indices, ids = encoded.indices.to_numpy(zero_copy_only=False), encoded.dictionary
-    if pa.types.is_integer(ids.type):
-        ids = ids.cast(pa.int64())
-    else:
-        ids = ids.cast(pa.string())
-        broken = pc.match_substring_regex(ids, "^ *$|[\r\n]").to_numpy(zero_copy_only=False)
-        if broken.any() and (hit := broken[indices]).any():
-            row = int(np.flatnonzero(hit)[0])
-            text = ids[int(indices[row])].as_py()
-            fault = (
-                f"{what} id {text!r} holds a line break. Take it out"
-                if text.strip()
-                else f"the {what} id is missing. Fill it in"
-            )
-            raise DataError(f"{at(row)}: {fault}.")
-        trimmed = pc.utf8_trim(ids, " ").dictionary_encode()
-        ids, indices = trimmed.dictionary, trimmed.indices.to_numpy()[indices]
-        if pc.all(pc.match_substring_regex(ids, "^(0|-?[1-9][0-9]{0,17})$")).as_py():
-            ids = ids.cast(pa.int64())
+        column = _integers_or_text(column, what, at).dictionary_encode()
+    column = column.unify_dictionaries()
+    ids = column.chunk(0).dictionary if column.num_chunks else pa.array([], pa.string())
+    if column.null_count:
+        raise DataError(f"{at(_first(column.is_null()))}: the {what} is missing. Fill it in.")
+    indices = np.concatenate([np.empty(0, np.int32), *(chunk.indices.to_numpy() for chunk in column.chunks)])
+    if not pa.types.is_integer(ids.type):
+        ids, indices = _clean(ids.cast(pa.string()), indices, what, at)
     used = np.bincount(indices, minlength=len(ids)) > 0
     order = pc.sort_indices(ids).to_numpy()
     order = order[used[order]]
@@ -170,24 +153,34 @@ def _coded(column: pa.ChunkedArray, what: str, at: At) -> tuple[Int32[np.ndarray
     return rank[indices], ids.take(pa.array(order))
 
 
-def _plain_ids(column: pa.ChunkedArray, what: str, at: At) -> pa.ChunkedArray:
+def _integers_or_text(column: pa.ChunkedArray, what: str, at: At) -> pa.ChunkedArray:
+    """The ids as int64 or string; whole numbers that a missing value turned into floats are integers again."""
     kind = column.type
     if pa.types.is_floating(kind):
-        whole = pc.equal(column, pc.round(column))
-        if not pc.all(pc.fill_null(whole, True)).as_py():
-            row = _first(pc.invert(pc.fill_null(whole, True)))
-            fault = (
-                "is missing. Fill it in"
-                if np.isnan(column[row].as_py())
-                else f"{column[row].as_py()} is not whole. Mend it"
-            )
-            raise DataError(f"{at(row)}: the {what} id {fault}.")
+        whole = pc.fill_null(pc.equal(column, pc.round(column)), True)
+        if not pc.all(whole).as_py():
+            row = _first(pc.invert(whole))
+            raise DataError(f"{at(row)}: the {what} {column[row].as_py()} is not a whole number. Mend it.")
         return column.cast(pa.int64())
-    if pa.types.is_integer(kind):
+    if pa.types.is_signed_integer(kind) or (pa.types.is_integer(kind) and kind.bit_width < 64):
         return column.cast(pa.int64())
-    if not any(check(kind) for check in (pa.types.is_string, pa.types.is_large_string, pa.types.is_null)):
-        raise DataError(f"{at(0)}: the {what} ids are of the type {kind}. Give integers or text.")
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind in (pa.null(), pa.uint64())):
+        raise DataError(f"{at(0)}: the {what} is of the type {kind}. Give integers or text.")
     return column.cast(pa.string())
+
+
+def _clean(ids: pa.Array, indices: np.ndarray, what: str, at: At) -> tuple[pa.Array, np.ndarray]:
+    """Distinct ids without blanks around them, as int64 where all of them are written as integers are."""
+    for broken, fault in (("[\r\n]", "{id!r} holds a line break. Take it out."), ("^ *$", "is missing. Fill it in.")):
+        hit = pc.match_substring_regex(ids, broken).to_numpy(zero_copy_only=False)
+        rows = np.flatnonzero(hit[indices]) if hit.any() else []
+        if len(rows):
+            text = ids[int(indices[rows[0]])].as_py()
+            raise DataError(f"{at(int(rows[0]))}: the {what} {fault.format(id=text)}")
+    trimmed = pc.utf8_trim(ids, " ").dictionary_encode()
+    ids, indices = trimmed.dictionary, trimmed.indices.to_numpy()[indices]
+    integers = pc.all(pc.match_substring_regex(ids, "^(0|-?[1-9][0-9]{0,17})$")).as_py()
+    return ids.cast(pa.int64()) if integers else ids, indices
 
 
 def _used(table: Table, log: Interactions, what: Literal["user", "item"]) -> tuple[Table, Interactions]:
@@ -197,50 +190,46 @@ def _used(table: Table, log: Interactions, what: Literal["user", "item"]) -> tup
 
 
 def finite(source: Source, role: str) -> Float32[np.ndarray, " rows"]:
+    """The numbers of a column, none of them missing or infinite.
+
+    Raises:
+        DataError: one of them is; the message names its row.
+    """
     column = source.events.column(role)
-    values = _cast(column, lambda part: part.cast(pa.float32(), safe=False), source.at, role, "a number")
-    numbers = values.to_numpy()
+    numbers = _cast(column, lambda some: some.cast(pa.float32(), safe=False), source.at, role, "a number").to_numpy()
     bad = np.flatnonzero(~np.isfinite(numbers))
     if len(bad):
         value = column[int(bad[0])].as_py()
         raise DataError(
-            f"{source.at(int(bad[0]))}: {role} {'is missing' if value is None else value} where a finite number "
-            f"was expected. Mend the row, or pass over the column: --columns {role}=-"
+            f"{source.at(int(bad[0]))}: the {role} is {'missing' if value is None else value}, not a finite number. "
+            f"Mend the row, or pass over the column: --columns {role}=-"
         )
     return np.ascontiguousarray(numbers, np.float32)
 
 
 def _milliseconds(column: pa.ChunkedArray, at: At) -> Int64[np.ndarray, " rows"]:
     """Milliseconds since 1970 from numbers, whose unit is judged by their size, or from dates."""
-    if pa.types.is_date(column.type) or pa.types.is_timestamp(column.type):
-        column = column.cast(pa.timestamp("ms", getattr(column.type, "tz", None)), safe=False).cast(pa.int64())
-    elif not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        column = _cast(column, _read_times, at, "time", "a number or a date such as 2024-05-31 18:30:00")
-    if column.null_count or pa.types.is_floating(column.type):
-        bad = (
-            pc.invert(pc.is_finite(column.cast(pa.float64())))
-            if pa.types.is_floating(column.type)
-            else pc.is_null(column)
-        )
-        bad = pc.fill_null(bad, True)
-        if pc.any(bad).as_py():
-            raise DataError(f"{at(_first(bad))}: the time is missing. Fill it in, or pass over it: --columns time=-")
-    return _scaled(column.to_numpy())
+    missing = pc.is_null(column, nan_is_null=True)
+    if pc.any(missing).as_py():
+        raise DataError(f"{at(_first(missing))}: the time is missing. Fill it in, or pass over it: --columns time=-")
+    times = _cast(column, _read_times, at, "time", "a number or a date such as 2024-05-31 18:30:00")
+    return times.cast(pa.int64()).to_numpy() if pa.types.is_timestamp(times.type) else _scaled(times.to_numpy())
 
 
-def _read_times(text: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Numbers, dates, or dates with a zone, whichever reads all of the texts."""
-    text = pc.utf8_trim_whitespace(text.cast(pa.string()))
-    for read in (
-        lambda: text.cast(pa.int64()),
-        lambda: text.cast(pa.float64()),
-        lambda: text.cast(pa.timestamp("ms")).cast(pa.int64()),
-    ):
+def _read_times(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Numbers, or timestamps in milliseconds: of all ways to read text, the first that fits every row."""
+    kind = column.type
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return column
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return column.cast(pa.timestamp("ms", getattr(kind, "tz", None)), safe=False).cast(pa.timestamp("ms"))
+    text = pc.utf8_trim_whitespace(column.cast(pa.string()))
+    for wanted in (pa.int64(), pa.float64(), pa.timestamp("ms")):
         try:
-            return read()
+            return text.cast(wanted)
         except pa.ArrowInvalid:
             continue
-    return text.cast(pa.timestamp("ms", "UTC")).cast(pa.int64())
+    return text.cast(pa.timestamp("ms", "UTC")).cast(pa.timestamp("ms"))
 
 
 UNITS = ((1e11, 1000), (1e14, 1), (1e17, 1e-3), (np.inf, 1e-6))
@@ -259,7 +248,7 @@ def _scaled(numbers: np.ndarray) -> Int64[np.ndarray, " rows"]:
 
 def _labels(source: Source, role: str) -> tuple[tuple[str, ...], np.ndarray]:
     """The sorted distinct labels of a column and the code of each row."""
-    codes, names = _coded(source.events.column(role).cast(pa.string()), role, source.at)
+    codes, names = _coded(source.events.column(role), role, source.at)
     if role == "kind" and len(names) > np.iinfo(np.int16).max:
         raise DataError(
             f"{source.label}: the kind column has {len(names):,} different values. Pass over it: --columns kind=-"

@@ -1,4 +1,4 @@
-"""RecBole's atomic files `name.inter`, `name.item` and `name.user`: tab-separated under names such as `user_id:token`."""
+"""RecBole's atomic files `name.inter`, `name.item` and `name.user`: tab-separated named as in `user_id:token`."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,6 +1,7 @@
 """Tables: CSV, TSV, JSON lines and Parquet, the text forms also compressed."""
 
 import csv
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,8 +119,14 @@ def read_delimited(
     Raises:
         DataError: the file cannot be read, or a row has another number of fields than the first.
     """
-    with readable(path), pa.input_stream(str(path), compression="detect") as stream:
-        return parsed(stream, delimiter, types, names=names, only=only, quoted=quoted)
+    how = {"names": names, "only": only, "quoted": quoted}
+    with readable(path, header=names is None):
+        try:
+            with pa.input_stream(str(path), compression="detect") as stream:
+                return parsed(stream, delimiter, types, **how)
+        except pa.ArrowInvalid:  # once more, slowly: on one thread the error tells the row
+            with pa.input_stream(str(path), compression="detect") as stream:
+                return parsed(stream, delimiter, types, **how, threads=False)
 
 
 def parsed(
@@ -130,11 +137,12 @@ def parsed(
     names: list[str] | None = None,
     only: list[str] | None = None,
     quoted: bool = True,
+    threads: bool = True,
 ) -> pa.Table:
     """The table in a stream of delimited text; `names` where it has no header, `only` the columns wanted."""
     return pc_csv.read_csv(
         stream,
-        pc_csv.ReadOptions(block_size=BLOCK, column_names=names),
+        pc_csv.ReadOptions(block_size=BLOCK, column_names=names, use_threads=threads),
         pc_csv.ParseOptions(delimiter=delimiter, quote_char='"' if quoted else False, newlines_in_values=quoted),
         pc_csv.ConvertOptions(column_types=dict(types), include_columns=only or []),
     )
@@ -168,22 +176,23 @@ _EMPTY = "{} is empty. It should hold at least one row of user and item."
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Turns what goes wrong while a file is read into one line that names it.
+def readable(path: Path, header: bool = False) -> Iterator[None]:
+    """Turns what goes wrong while a file is read into one line that names it, and the row where that is known.
 
     Raises:
         DataError: the file is missing, damaged, or a row does not fit.
     """
     if not path.is_file():
-        raise DataError(
-            f"{path} is a folder, not a file." if path.is_dir() else f"{path} does not exist. Check the name."
-        )
+        fault = "is a folder, not a file. Name the file in it" if path.is_dir() else "does not exist. Check the name"
+        raise DataError(f"{path} {fault}.")
     if path.stat().st_size == 0:
         raise DataError(_EMPTY.format(path))
     try:
         yield
     except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
+        if row := re.search(r"Row #(\d+): (?:CSV )?(.*)", reason):
+            raise DataError(f"{path} row {int(row[1]) - header:,}: {row[2]}. Mend the row.") from error
         raise DataError(f"{path} cannot be read: {reason}. Mend the file or get it again.") from error
 
 
