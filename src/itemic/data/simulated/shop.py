@@ -1,19 +1,19 @@
 """The simulated shop: a catalogue and its log with structure planted in it, for demos, tests and measurements.
 
-Choose it where no data are at hand, or where the truth must be known: which group a user belongs to, what goes with what.
+Choose it where no data are at hand, or where the truth must be known: who has which taste, what goes with what.
 It is drawn from a few mechanisms and is easier than life: no figure measured on it says how a system does elsewhere.
 
 What is planted, each with a test that takes it away:
-- **Tastes.** Every user belongs to one of 16 taste groups, and now and then shops like another one. A group prefers some
-  of the 24 shelves (the middle level of the category), some brands and a price level; users also have favourite shelves
-  and a favourite colour of their own. So attributes explain tastes, and `segment` of the user table hints at the group.
+- **Tastes.** Every user belongs to one of 16 taste groups, and now and then shops like another one. A group prefers
+  some of the 24 shelves (the middle level of the category), some brands and a price level; users also have favourite
+  shelves and a favourite colour of their own. So attributes explain tastes, and a user's `segment` hints at the group.
 - **Popularity.** Zipf-like, over items and, milder, over users.
-- **Drift.** Groups move from one set of shelves to another in the course of the year, shelves have seasons, items trend
-  up or down and are wanted most when new.
-- **Sessions.** A session stays on one shelf and its clicks are minutes apart. `kind` is the furthest step taken with the
-  item: viewed, put in the cart, purchased. Most purchases are made in a few sessions.
-- **Baskets and links.** Who takes the first kind of thing of a shelf (a grinder) often takes its complement (a pot) next.
-  The pairs are in `extras["links"]`, what was purchased together in `extras["baskets"]`.
+- **Drift.** Groups move from one set of shelves to another in the course of the year, shelves have seasons, items
+  trend up or down and are wanted most when new.
+- **Sessions.** A session stays on one shelf and its clicks are minutes apart. `kind` is the furthest step taken with
+  the item: viewed, put in the cart, purchased. Most purchases are made in a few sessions.
+- **Baskets and links.** Who takes the first kind of thing of a shelf (a grinder) often takes its complement (a pot)
+  next. The pairs are in `extras["links"]`, what was purchased together in `extras["baskets"]`.
 - **Cold items.** 3 % of the items are launched in the last weeks, and 1 % after the last day: nobody has them.
 
 No user has an item twice.
@@ -157,7 +157,7 @@ def draw_catalogue(n: int, rng: np.random.Generator) -> Catalogue:
 
 def draw_users(n: int, n_items: int, n_interactions: int, rng: np.random.Generator) -> Users:
     """Users of a group, who come and go, some much busier than others; their events add up to n_interactions."""
-    group = rng.choice(GROUPS, size=n, p=rng.dirichlet(np.full(GROUPS, 10.0)))
+    group = rng.choice(GROUPS, size=n, p=rng.dirichlet(np.full(GROUPS, 30.0)))
     before = rng.random(n) < 0.65
     first = np.where(before, rng.integers(-900, 1, n), rng.integers(1, DAYS - 14, n))
     leaves = rng.random(n) < 0.25
@@ -181,7 +181,7 @@ def draw_demand(catalogue: Catalogue, rng: np.random.Generator) -> Demand:
     order = np.argsort(shelf, kind="stable")
     bounds = np.searchsorted(shelf[order], np.arange(SHELVES))
 
-    popular = (1 + rng.permutation(n)) ** -0.7
+    popular = (1 + rng.permutation(n)) ** -0.6
     trend = rng.normal(0, 0.4, n)
     brand_taste, price_taste = rng.normal(0, 2, (GROUPS, len(BRANDS))), rng.normal(0, 0.5, (GROUPS, 1))
     fit = brand_taste[:, catalogue.brand] - (catalogue.level - price_taste) ** 2
@@ -309,8 +309,11 @@ def _draw_places(
     cdf: Float64[np.ndarray, " n"], step: Int64[np.ndarray, " rows"], rng: np.random.Generator
 ) -> Int64[np.ndarray, " rows"]:
     """For each row a place on its unit step of the running sum."""
-    inside = 1e-9 + (1 - 2e-9) * rng.random(len(step))  # rounding in the sums stays far below this margin
-    return np.searchsorted(cdf, step + inside, side="right")
+    wanted = step + 1e-9 + (1 - 2e-9) * rng.random(len(step))  # rounding in the sums stays far below this margin
+    order = np.argsort(wanted)  # in ascending order the searches stay in the cache: several times as fast
+    place = np.empty(len(step), np.int64)
+    place[order] = np.searchsorted(cdf, wanted[order], side="right")
+    return place
 
 
 def _among(ordered: Int64[np.ndarray, " n"], values: Int64[np.ndarray, " m"]) -> Bool[np.ndarray, " m"]:
