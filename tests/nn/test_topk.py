@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -104,6 +106,18 @@ def test_a_batch_is_answered_as_its_queries_one_by_one_and_on_any_number_of_thre
         alone = values[offsets[row] : offsets[row + 1]]
         one = top_k_inner(queries[row : row + 1], items, 5, (alone, np.array([0, len(alone)])))
         assert_same(one, (together[0][row : row + 1], together[1][row : row + 1]))
+
+
+@PRODUCTS
+def test_no_matrix_of_all_scores_is_ever_held(product):
+    queries, items = vectors(21, 1000, 8), vectors(22, 20_000, 8)
+    top_k_inner(queries[:16], items, 10, product=product)  # loads what the first call loads
+    tracemalloc.start()
+    with threads.use(1):
+        top_k_inner(queries, items, 10, product=product)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8e6 < len(queries) * len(items) * 4 / 9  # one block of 2 MB and copies of the vectors
 
 
 def test_nothing_to_list_gives_empty_places():
