@@ -153,6 +153,20 @@ def test_movielens_csv_is_read_with_items_nobody_rated(tmp_path):
     assert data.items.titles([1]) == ["Dangerous Minds, the (1995)"]
 
 
+def test_another_file_beside_movielens_is_read_as_what_it_is(tmp_path):
+    for name in ("ratings.csv", "movies.csv"):
+        written(tmp_path / name, "userId,movieId\n1,1\n")
+    written(tmp_path / "tags.csv", "userId,movieId,tag\n7,8,fun\n")
+    assert rows(import_files(tmp_path / "tags.csv")) == [(7, 8)]
+
+
+@pytest.mark.parametrize("form", ["movielens", "sequences", "lightgcn"])
+def test_columns_are_refused_where_the_form_has_its_own(tmp_path, form):
+    path = written(tmp_path / "ratings.dat", "1::2::3::4\n")
+    with pytest.raises(DataError, match="form whose columns are known. Leave --columns out"):
+        import_files(path, form=form, columns=["user", "item", "-", "-"])
+
+
 def test_recbole_files_are_read_by_their_typed_names(tmp_path):
     written(tmp_path / "ml.inter", "user_id:token\titem_id:token\trating:float\ttimestamp:float\nu\t2\t4\t881250949\n")
     written(

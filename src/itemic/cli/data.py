@@ -13,6 +13,7 @@ from itemic.errors import DataError
 
 if TYPE_CHECKING:
     from itemic.data import Dataset
+    from itemic.data.building import Unknown
 
 
 @click.group(cls=InOrder, context_settings={"help_option_names": ["-h", "--help"]})
@@ -33,11 +34,19 @@ IMPORT_EXAMPLES = [
 @click.option("--items", metavar="FILE", help="A table with an id column and anything else about the items.")
 @click.option("--users", metavar="FILE", help="The same about the users.")
 @click.option("--test", metavar="FILE", help="Interactions to be held out: your own test set.")
+@click.option("--valid", metavar="FILE", help="Interactions to choose options by: your own validation set.")
 @click.option(
     "--columns", metavar="NAMES", help="user=customer,item=sku to name columns; user,item,weight without header."
 )
 @click.option("--form", default="auto", show_default=True, help="csv, movielens, recbole, lightgcn, sequences, ...")
 @click.option("--repeats", is_flag=True, help="Taking an item again counts; seen items are then not masked.")
+@click.option(
+    "--unknown",
+    type=click.Choice(["refuse", "drop", "add"]),
+    default="refuse",
+    show_default=True,
+    help="What becomes of interactions whose item or user is not in the table given.",
+)
 @click.option("--min-rating", type=float, metavar="X", help="Keep interactions with a rating of X or more.")
 @click.option("--k-core", type=int, metavar="N", help="Keep users and items with N interactions or more, repeatedly.")
 @click.option("--name", help="What to call it. Default: the name of the output folder.")
@@ -47,9 +56,11 @@ def import_(
     items: str | None,
     users: str | None,
     test: str | None,
+    valid: str | None,
     columns: str | None,
     form: str,
     repeats: bool,
+    unknown: "Unknown",
     min_rating: float | None,
     k_core: int | None,
     name: str | None,
@@ -64,10 +75,12 @@ def import_(
         items=items,
         users=users,
         test=test,
+        valid=valid,
         columns=_columns(columns),
         form=form,
         name=name or Path(out).name,
         repeats=repeats,
+        unknown=unknown,
     )
     if min_rating is not None:
         made = filters.min_rating(made, min_rating)

@@ -125,9 +125,7 @@ def eval_set(frame: Any, dataset: Dataset, columns: Columns = None) -> EvalSet:
         pairs, grades = pairs[grades > 0], grades[grades > 0]
     user, item = pairs // dataset.n_items, (pairs % dataset.n_items).astype(np.int32)
     if len(pairs) == 0:
-        raise DataError(
-            f"nothing in {source.label} is relevant: no row, or none with a rating above 0."
-        )
+        raise DataError(f"nothing in {source.label} is relevant: no row, or none with a rating above 0.")
     train = dataset.train
     if not dataset.repeats:
         _refuse_leak(train, pairs, source.label)

@@ -21,7 +21,7 @@ def read_sequences(path: Path, columns: Columns = None) -> Source:
     Raises:
         DataError: the file cannot be read.
     """
-    _no_columns(path, columns)
+    no_columns(path, columns)
     return replace(_read_lines(path), ordered=True)
 
 
@@ -31,7 +31,7 @@ def read_lightgcn(folder: Path, columns: Columns = None) -> Source:
     Raises:
         DataError: one of the two files is missing or cannot be read.
     """
-    _no_columns(folder, columns)
+    no_columns(folder, columns)
     files = {part: found for part in PARTS if (found := part_file(folder, f"{part}.txt")) is not None}
     for part in ("train", "test"):
         if part not in files:
@@ -39,6 +39,18 @@ def read_lightgcn(folder: Path, columns: Columns = None) -> Source:
     sources = {PARTS[part]: _read_lines(path) for part, path in files.items()}
     users = pa.concat_tables([source.users for source in sources.values() if source.users is not None])
     return replace(in_parts(sources, str(folder)), users=pa.table({"id": users.column("id").unique()}))
+
+
+def no_columns(path: Path, columns: Columns) -> None:
+    """Refuses names of columns for a form that has its own.
+
+    Raises:
+        DataError: some are given.
+    """
+    if columns:
+        raise DataError(
+            f"{path} is of a form whose columns are known. Leave --columns out, or name another: --form csv"
+        )
 
 
 def part_file(folder: Path, name: str) -> Path | None:
@@ -58,8 +70,3 @@ def _read_lines(path: Path) -> Source:
     owner = words.take(pa.array(np.repeat(starts, lengths - 1)))
     events = pa.table({"user": owner, "item": words.filter(pa.array(is_item))})
     return Source(events, str(path), users=pa.table({"id": words.take(pa.array(starts)).unique()}))
-
-
-def _no_columns(path: Path, columns: Columns) -> None:
-    if columns:
-        raise DataError(f"{path} has one line a user and no columns. Leave --columns out, or name the form: --form csv")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from itemic.data.columns import Columns
-from itemic.data.readers.lists import part_file
+from itemic.data.readers.lists import no_columns, part_file
 from itemic.data.readers.source import Source, source_of
 from itemic.data.readers.tables import parsed, read_events, read_table, readable
 from itemic.errors import DataError
@@ -34,6 +34,9 @@ GENRES = [
 ]
 """What the flags of u.item stand for, in their order."""
 
+FORMS = (("ratings.csv", "movies.csv"), ("ratings.dat", "movies.dat"), ("u.data", "u.item"))
+"""The files of ratings and of movies, the newest form first."""
+
 
 def read_movielens(path: Path, columns: Columns = None) -> Source:
     """Ratings with titles and genres, and users where the set describes them; `path` is the folder or its ratings.
@@ -41,18 +44,20 @@ def read_movielens(path: Path, columns: Columns = None) -> Source:
     Raises:
         DataError: the folder holds none of the three forms, or a file cannot be read.
     """
-    folder = path if path.is_dir() else path.parent
-    for name, read in (("ratings.csv", _csv), ("ratings.dat", _dat), ("u.data", _u_data)):
-        if (ratings := part_file(folder, name)) is not None:
-            return read(ratings, columns)
-    raise DataError(f"{folder} has no ratings.csv, ratings.dat or u.data, as a folder of MovieLens has.")
+    for (ratings, _), read in zip(FORMS, (_csv, _dat, _u_data)):
+        file = part_file(path, ratings) if path.is_dir() else path
+        if file is not None and file.name.removesuffix(".gz") == ratings:
+            return read(file, columns)
+    raise DataError(f"{path} is not MovieLens: there is no ratings.csv, ratings.dat or u.data.")
 
 
 def is_movielens(path: Path) -> bool:
     """Whether a folder, or the file of ratings in it, is MovieLens in one of its forms."""
-    pairs = (("ratings.csv", "movies.csv"), ("ratings.dat", "movies.dat"), ("u.data", "u.item"))
     folder = path if path.is_dir() else path.parent
-    return any((folder / ratings).is_file() and (folder / movies).is_file() for ratings, movies in pairs)
+    return any(
+        (folder / ratings).is_file() and (folder / movies).is_file() and path in (folder, folder / ratings)
+        for ratings, movies in FORMS
+    )
 
 
 def _csv(ratings: Path, columns: Columns) -> Source:
@@ -61,6 +66,7 @@ def _csv(ratings: Path, columns: Columns) -> Source:
 
 
 def _dat(ratings: Path, columns: Columns) -> Source:
+    no_columns(ratings, columns)
     movies, users = (part_file(ratings.parent, name) for name in ("movies.dat", "users.dat"))
     source = _described(_ratings(ratings, "::"), movies and _table(movies, "::", ["id", "title", "genres"]), movies)
     if users is not None:
@@ -71,6 +77,7 @@ def _dat(ratings: Path, columns: Columns) -> Source:
 
 
 def _u_data(ratings: Path, columns: Columns) -> Source:
+    no_columns(ratings, columns)
     movies, users = (part_file(ratings.parent, name) for name in ("u.item", "u.user"))
     table = None
     if movies is not None:
@@ -80,8 +87,8 @@ def _u_data(ratings: Path, columns: Columns) -> Source:
         table = table.select(["id", "title", "released"]).append_column("genres", [genres])
     source = _described(_ratings(ratings, "\t"), table, movies)
     if users is not None:
-        columns = ["id", "age", "gender", "occupation", "-"]
-        source = replace(source, users=_table(users, "|", columns).drop_columns(["-"]))
+        names = ["id", "age", "gender", "occupation", "-"]
+        source = replace(source, users=_table(users, "|", names).drop_columns(["-"]))
     return source
 
 
