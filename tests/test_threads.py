@@ -72,6 +72,25 @@ def test_parts_run_side_by_side_in_order_with_one_blas_thread_each():
         assert threads.spread(work, range(4)) == [(n * n, {1}) for n in range(4)]
 
 
+def test_overlapping_calls_leave_the_count_as_it_was():
+    second_is_in, first_is_out = threading.Event(), threading.Event()
+
+    def second() -> None:
+        with threads.single():
+            second_is_in.set()
+            first_is_out.wait(timeout=20)
+            assert blas_counts() == {1}  # the end of the first changes nothing for the second
+
+    with threads.use(2):
+        other = threading.Thread(target=second)
+        with threads.single():
+            other.start()
+            assert second_is_in.wait(timeout=20)
+        first_is_out.set()
+        other.join()
+        assert (threads.count(), blas_counts()) == (2, {2})
+
+
 def test_one_failing_part_raises_its_own_error():
     def work(part: int) -> float:
         return np.ones(3)[part]

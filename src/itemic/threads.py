@@ -6,6 +6,7 @@ and never taken on trust. ITEMIC_THREADS=1 (or any count) settles it beforehand.
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,9 @@ class _Choice(NamedTuple):
 
 
 _choice: _Choice | None = None
+_holding = 0
+"""How many `single` blocks are open."""
+_lock = threading.Lock()
 
 
 def count() -> int:
@@ -75,20 +79,41 @@ def spread(function: Callable[[Part], Result], parts: Sequence[Part]) -> list[Re
     [1, 4, 9]
     """
     workers = min(count(), len(parts))
-    with use(1):
+    with single():
         if workers <= 1:
             return [function(part) for part in parts]
         from concurrent.futures import ThreadPoolExecutor
 
-        with ThreadPoolExecutor(workers, initializer=apply) as pool:  # OpenMP counts belong to the calling thread
+        with ThreadPoolExecutor(workers, initializer=_limit, initargs=(1,)) as pool:  # OpenMP counts go by thread
             return list(pool.map(function, parts))
+
+
+@contextmanager
+def single() -> Iterator[None]:
+    """Holds the loaded libraries to one thread inside, for work that brings threads of its own; may run in several."""
+    global _holding  # noqa: PLW0603
+    n = count()
+    with _lock:
+        _holding += 1
+        if _holding == 1:
+            _limit(1)
+    try:
+        yield
+    finally:
+        with _lock:
+            _holding -= 1
+            if _holding == 0:
+                _limit(n)
 
 
 def _limit(n: int) -> None:
     from threadpoolctl import threadpool_limits
 
     os.environ["OMP_NUM_THREADS"] = str(n)  # for libraries that are loaded later, torch above all
-    threadpool_limits(n)
+    # threadpoolctl heeds only the thread that set BLAS first, as long as it lives; one that ends leaves all others free
+    setter = threading.Thread(target=threadpool_limits, args=(n, "blas"))
+    setter.start()
+    setter.join()
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(n)
     if (numba := sys.modules.get("numba")) is not None:

@@ -108,6 +108,26 @@ def test_a_batch_is_answered_as_its_queries_one_by_one_and_on_any_number_of_thre
         assert_same(one, (together[0][row : row + 1], together[1][row : row + 1]))
 
 
+def test_items_too_short_to_reach_a_list_are_not_scored_and_equal_lengths_all_are():
+    queries, directions = (
+        x / np.linalg.norm(x, axis=1, keepdims=True) for x in (vectors(23, 30, 6), vectors(24, 900, 6))
+    )
+
+    def blocks_scored(items: np.ndarray) -> int:
+        calls = []
+
+        def counting(*block):
+            calls.append(block)
+            return FLOAT32.multiply(*block)
+
+        found = top_k_inner(queries, items, 5, block=(30, 90), product=FLOAT32._replace(multiply=counting))
+        assert_same(found, plain_top_k(all_scores(queries, items), 5))
+        return len(calls)
+
+    lengths = np.where(np.arange(900) % 9 == 4, 1, 1e-3).astype(np.float32)
+    assert (blocks_scored(directions * lengths[:, None]), blocks_scored(directions)) == (2, 10)
+
+
 @PRODUCTS
 def test_no_matrix_of_all_scores_is_ever_held(product):
     queries, items = vectors(21, 1000, 8), vectors(22, 20_000, 8)
@@ -118,6 +138,13 @@ def test_no_matrix_of_all_scores_is_ever_held(product):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 8e6 < len(queries) * len(items) * 4 / 9  # one block of 2 MB and copies of the vectors
+
+
+def test_an_excluded_code_that_is_no_item_leaves_the_others_excluded():
+    scores, exclude = vectors(25, 2, 6), (np.array([4, -1, 2, 3, 99, -1, 0]), np.array([0, 3, 7]))
+    wanted = scores.copy()
+    wanted[0, [4, 2]] = wanted[1, [3, 0]] = -np.inf
+    assert_same(top_k(scores, 6, exclude), plain_top_k(wanted, 6))
 
 
 def test_nothing_to_list_gives_empty_places():

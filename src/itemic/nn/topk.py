@@ -212,7 +212,7 @@ def _measured_product() -> Product:
             best = min(best, time.perf_counter() - start)
         return best
 
-    with threads.use(1):
+    with threads.single():
         return min(FLOAT32, BFLOAT16, key=seconds)
 
 
@@ -242,8 +242,8 @@ def _sorted_rows(exclude: Exclude | None, n_rows: int) -> tuple[np.ndarray, np.n
     if exclude is None:
         return np.empty(0, np.int32), np.zeros(n_rows + 1, np.int64)
     values, offsets = np.asarray(exclude[0], dtype=np.int32), np.asarray(exclude[1], dtype=np.int64)
-    rows = np.repeat(np.arange(n_rows, dtype=np.int64), np.diff(offsets))
-    keys = rows << 32 | values
+    rows, shift = np.repeat(np.arange(n_rows, dtype=np.int64), np.diff(offsets)), 2**31  # -1 sorts before 0
+    keys = rows << 32 | values.astype(np.int64) + shift
     if (keys[1:] < keys[:-1]).any():
-        values = (np.sort(keys) & 0xFFFFFFFF).astype(np.int32)
+        values = ((np.sort(keys) & 0xFFFFFFFF) - shift).astype(np.int32)
     return values, offsets
