@@ -11,6 +11,7 @@ import pytest
 
 from itemic.data.dataset import TEST, TEST_HISTORY, TRAIN, VALID
 from itemic.data.importing import import_files
+from itemic.data.readers import tables
 from itemic.data.readers.known import KNOWN, known_set
 from itemic.errors import DataError, LeakError
 
@@ -51,6 +52,13 @@ def test_json_lines_hold_one_interaction_each(tmp_path, name):
     data = import_files(written(tmp_path / name, text))
     assert rows(data) == [("u", "B1"), ("u", "B0")]
     assert data.interactions.rating.tolist() == [5, 2]
+
+
+def test_json_whose_numbers_become_fractions_further_down_is_read_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "BLOCK", 256)
+    lines = ['{"user": 1, "item": 5, "rating": 3}'] * 20 + ['{"user": 1, "item": 7, "rating": 2.5}']
+    log = import_files(written(tmp_path / "e.jsonl", "\n".join(lines))).interactions
+    assert log.rating.tolist() == [3.0] * 20 + [2.5]
 
 
 def test_a_parquet_file_holds_one_interaction_a_row(tmp_path):
@@ -193,9 +201,10 @@ def test_recbole_files_of_three_parts_are_an_official_split(tmp_path):
 
 def test_a_folder_with_a_single_table_is_that_table(tmp_path):
     written(tmp_path / "All_Beauty.csv.gz", "user_id,parent_asin,rating,timestamp\nA,B,5.0,1588687728923\n")
+    written(tmp_path / "All_Beauty.csv.gz.json", '{"sha256": "what download noted"}')
     written(tmp_path / "README.md", "about")
     data = import_files(tmp_path)
-    assert rows(data) == [("A", "B")]
+    assert rows(data) == rows(import_files(tmp_path, form="csv")) == [("A", "B")]
     assert data.interactions.time.tolist() == [1588687728923]
 
 

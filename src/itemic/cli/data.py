@@ -136,8 +136,8 @@ def get(name: str | None, listing: bool, out: str | None) -> Output:
 
     if listing or name is None:
         sets = public_sets()
-        rows = [[s.name, f"{s.size / 1e6:,.1f} MB", s.licence] for s in sets]
-        document = [{"name": s.name, "bytes": s.size, "licence": s.licence} for s in sets]
+        rows = [[s.name, f"{s.size / 1e6:,.1f} MB", s.terms] for s in sets]
+        document = [{"name": s.name, "bytes": s.size, "licence": s.terms} for s in sets]
         return Output(document, table(rows, ["name", "size", "terms"], left=1))
     from itemic.data.importing import import_files
     from itemic.data.public import get as raw_files
@@ -149,7 +149,7 @@ def get(name: str | None, listing: bool, out: str | None) -> Output:
         made = known_set(name)
     else:
         found = public_set(name)
-        note(f"{found.title}. {found.licence}")
+        note(f"{found.title}. {found.terms}")
         raw = raw_files(name, _download_folder() / name)
         made = import_files(raw, columns=found.columns or None, form=found.reader, name=name)
     return _saved(made, out or name)

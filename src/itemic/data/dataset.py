@@ -247,8 +247,10 @@ class Dataset:
         sha.update((self.items.ids.digest() + self.users.ids.digest()).encode())
         for name in ("user", "item", "time", "rating", "weight"):
             column = self.interactions.columns.get(name)
-            sha.update(name.encode() if column is None else b"")
-            for start in range(0, 0 if column is None else len(column), 1 << 22):
+            if column is None:
+                sha.update(name.encode())
+                continue
+            for start in range(0, len(column), 1 << 22):
                 sha.update(np.ascontiguousarray(column[start : start + (1 << 22)]).data)
         return sha.hexdigest()
 
@@ -302,7 +304,7 @@ class Dataset:
             log = log.select(np.isin(self.split.part, parts))
         histories = log.histories()
         where = histories.positions(users)
-        aligned = {
+        aligned: dict[str, Any] = {
             f"history_{name}": log.columns[name][where] for name in ("time", "kind", "weight") if name in log.columns
         }
         return Query(user=np.asarray(users, np.int32), history=histories.take(users), repeats=self.repeats, **aligned)

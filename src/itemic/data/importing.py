@@ -15,7 +15,7 @@ from itemic.data.ids import Ids
 from itemic.data.query import EvalSet
 from itemic.data.ragged import Ragged
 from itemic.data.readers.known import KNOWN, is_known
-from itemic.data.readers.lists import part_file, read_lightgcn, read_sequences
+from itemic.data.readers.lists import no_columns, part_file, read_lightgcn, read_sequences
 from itemic.data.readers.movielens import is_movielens, read_movielens
 from itemic.data.readers.recbole import is_recbole, read_recbole
 from itemic.data.readers.source import Source, in_parts, source_of
@@ -86,7 +86,7 @@ def import_files(
         LeakError: a held-out row is in the events too, and repeats are not declared.
     """
     path = Path(events)
-    source = _reader(path, form)(path, columns)
+    source = _read(path, form, columns)
     held = {VALID: valid, TEST: test}
     parts = {part: read_events(Path(file), columns) for part, file in held.items() if file is not None}
     if parts:
@@ -193,36 +193,46 @@ FORMS: dict[str, Callable[[Path, Columns], Source]] = {
 """What reads each form, by the name that `--form` takes."""
 
 
-def _reader(path: Path, form: str) -> Callable[[Path, Columns], Source]:
+def _read(path: Path, form: str, columns: Columns) -> Source:
+    if form != "auto" and form not in FORMS:
+        raise DataError(f"there is no form {form!r}.{did_you_mean(form, FORMS)} Forms: auto, {', '.join(FORMS)}.")
+    if form in ("csv", "tsv", "parquet", "json") and path.is_dir():
+        path = _only_table(path)
     if form != "auto":
-        if form not in FORMS:
-            raise DataError(f"there is no form {form!r}.{did_you_mean(form, FORMS)} Forms: auto, {', '.join(FORMS)}.")
-        return FORMS[form]
+        return FORMS[form](path, columns)
     if is_movielens(path):
-        return read_movielens
+        return read_movielens(path, columns)
     if is_recbole(path):
-        return read_recbole
-    return _folder_reader(path) if path.is_dir() else _file_reader(path)
+        return read_recbole(path, columns)
+    return _read_folder(path, columns) if path.is_dir() else _read_file(path, columns)
 
 
-def _folder_reader(folder: Path) -> Callable[[Path, Columns], Source]:
+def _read_folder(folder: Path, columns: Columns) -> Source:
     if (folder / "manifest.json").is_file():
         raise DataError(f"{folder} is a dataset already. Use it as it is: itemic fit ease {folder}")
     if is_known(folder):
-        return lambda path, columns: KNOWN[path.name].read(path)
+        no_columns(folder, columns)
+        return KNOWN[folder.name].read(folder)
     if part_file(folder, "train.txt") is not None:
-        return read_lightgcn
-    tables = [path for path in sorted(folder.iterdir()) if text_suffix(path) in TABLES]
-    if len(tables) == 1:
-        return lambda path, columns: read_events(tables[0], columns)
-    names = some((path.name for path in sorted(folder.iterdir())), 8) or "nothing"
-    raise DataError(f"{folder} is not in a known layout; it holds {names}. Give the file of interactions itself.")
+        return read_lightgcn(folder, columns)
+    return read_events(_only_table(folder), columns)
 
 
-def _file_reader(path: Path) -> Callable[[Path, Columns], Source]:
+def _only_table(folder: Path) -> Path:
+    """The single table in a folder; what `download` notes beside a file, FILE.json, is none."""
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    tables = [path for path in files if text_suffix(path) in TABLES and path.with_suffix("") not in files]
+    if len(tables) != 1:
+        names = some((path.name for path in files), 8) or "no file"
+        raise DataError(f"{folder} is not in a known layout; it holds {names}. Give the file of interactions itself.")
+    return tables[0]
+
+
+def _read_file(path: Path, columns: Columns) -> Source:
     """Lines of different length without commas are sequences, where the suffix does not say what the file is."""
-    if text_suffix(path) in TABLES or not path.is_file() or path.stat().st_size == 0:
-        return read_events
-    lines = first_lines(path, 100)[:-1]  # the last may be cut off
-    ragged = len({len(line.split()) for line in lines}) > 1
-    return read_sequences if ragged and not any(sign in "".join(lines) for sign in ",;|\t") else read_events
+    if text_suffix(path) not in TABLES and path.is_file() and path.stat().st_size:
+        lines = first_lines(path, 100)[:-1]  # the last may be cut off
+        ragged = len({len(line.split()) for line in lines}) > 1
+        if ragged and not any(sign in "".join(lines) for sign in ",;|\t"):
+            return read_sequences(path, columns)
+    return read_events(path, columns)

@@ -46,8 +46,19 @@ def read_parquet(path: Path, columns: Columns = None) -> Source:
 
 
 def read_json(path: Path, columns: Columns = None) -> Source:
-    """The interactions in a file with one JSON object a line."""
-    return source_of(_json_table(path), _named(columns, path), str(path))
+    """The interactions in a file with one JSON object a line; the columns are those of its first thousands of lines."""
+    named = _named(columns, path)
+    with readable(path), pa.input_stream(str(path), compression="detect") as stream:
+        start = stream.read(BLOCK)
+        start = start[: start.rfind(b"\n") + 1] or start
+        schema = pc_json.read_json(pa.BufferReader(start)).schema
+    found = find_columns(schema.names, named, str(path), list_columns(schema))
+    needed = pa.schema([schema.field(name) for name in found.values()])
+    try:
+        table = _json_table(path, needed)
+    except DataError:  # a type changes further down: read all of it, so that every type can be seen
+        table = _json_table(path)
+    return source_of(table, found, str(path))
 
 
 def read_csv(path: Path, columns: Columns = None) -> Source:
@@ -196,9 +207,15 @@ def readable(path: Path, header: bool = False) -> Iterator[None]:
         raise DataError(f"{path} cannot be read: {reason}. Mend the file or get it again.") from error
 
 
-def _json_table(path: Path) -> pa.Table:
+def _json_table(path: Path, schema: pa.Schema | None = None) -> pa.Table:
+    """The table in a JSON file; only the columns of the schema where there is one."""
+    others = "infer" if schema is None else "ignore"
     with readable(path), pa.input_stream(str(path), compression="detect") as stream:
-        return pc_json.read_json(stream, pc_json.ReadOptions(block_size=BLOCK))
+        return pc_json.read_json(
+            stream,
+            pc_json.ReadOptions(block_size=BLOCK),
+            pc_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior=others),
+        )
 
 
 def _named(columns: Columns, path: Path) -> Columns:
