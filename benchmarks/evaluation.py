@@ -35,6 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3, help="runs of each; the fastest counts")
     parser.add_argument("--users-at-once", type=int, nargs="*", default=list(USERS_AT_ONCE), help="RecBole's batches")
+    parser.add_argument("--threads", type=int, nargs="*", default=[1, 2], help="counts to try")
     parser.add_argument("--vectors", choices=["svd", "normal"], default="svd")
     parser.add_argument("--ours", nargs=3, metavar=("FOLDER", "THREADS", "TORCH"), help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -120,7 +121,7 @@ def ours(folder: Path, n: int, torch_loaded: bool, repeats: int) -> dict[str, An
 
 def compare(folder: Path, peers: str, given: argparse.Namespace) -> None:
     mine, theirs = [], []
-    for n in (1, 2):
+    for n in given.threads:
         for torch_loaded in (False, True):
             command = [sys.executable, __file__, "--repeats", given.repeats, "--ours", folder, n, torch_loaded]
             result = run(command, n)
