@@ -25,7 +25,7 @@ lint: $(VENV)/installed-dev
 	@$(BIN)/lint-imports
 
 docs: $(VENV)/installed-dev
-	@$(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 peers:
 	@bash benchmarks/peers/make.sh

@@ -23,14 +23,14 @@ TOLERANCE = 1e-12
 class Rows(NamedTuple):
     """What is observed in each row, as in a sparse CSR matrix, and each row's penalty."""
 
-    offsets: Int[np.ndarray, " rows+1"]
+    offsets: Int[np.ndarray, " bounds"]
     columns: Int[np.ndarray, " n"]
     """The observed columns of row r are columns[offsets[r]:offsets[r + 1]], none of them twice."""
     ridge: Float[np.ndarray, " rows"]
     """The penalty on a row's squared length, more than 0."""
 
 
-def gram(vectors: Float32[np.ndarray, "n dim"], each: Callable = map) -> Float32[np.ndarray, "dim dim"]:
+def gram(vectors: Float[np.ndarray, "n dim"], each: Callable = map) -> Float[np.ndarray, "dim dim"]:
     """The sum of v vᵀ over all vectors."""
     parts = each(lambda block: (vectors[block].T @ vectors[block]).astype(np.float64), _blocks(len(vectors)))
     return sum(parts, np.zeros((vectors.shape[1],) * 2)).astype(np.float32)
@@ -38,10 +38,10 @@ def gram(vectors: Float32[np.ndarray, "n dim"], each: Callable = map) -> Float32
 
 def solve(
     rows: Rows,
-    fixed: Float32[np.ndarray, "columns dim"],
-    dense: Float32[np.ndarray, "dim dim"],
+    fixed: Float[np.ndarray, "columns dim"],
+    dense: Float[np.ndarray, "dim dim"],
     target: float = 1.0,
-) -> Float32[np.ndarray, "rows dim"]:
+) -> Float[np.ndarray, "rows dim"]:
     """The exact vectors, one Cholesky factorisation a row; `dense` is everywhere · gram(fixed).
 
     >>> rows = Rows(np.array([0, 1, 1]), np.array([0]), np.array([0.5, 0.5]))

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float32, Int, Int32
 
 from itemic import threads
 
-Exclude = tuple[Int[np.ndarray, " n"], Int[np.ndarray, " rows+1"]]
+Exclude = tuple[Int[np.ndarray, " n"], Int[np.ndarray, " bounds"]]
 """Item codes per query as values and offsets, in any order."""
 
 Top = tuple[Int32[np.ndarray, "queries k"], Float32[np.ndarray, "queries k"]]

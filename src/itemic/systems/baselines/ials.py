@@ -7,11 +7,11 @@ Papers: Hu et al., ICDM 2008; Rendle et al., RecSys 2022, arXiv:2110.14037. Publ
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float32
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, field_validator
 
 from itemic import threads
 from itemic.data import Dataset, Query, Ragged
@@ -51,7 +51,7 @@ class Config(SystemConfig):
 
     @field_validator("param")
     @classmethod
-    def _reads_its_own(cls, param: str, given: ValidationInfo) -> str:
+    def _reads_its_own(cls, param: str, given: Any) -> str:
         unread, other = (["alpha"], "hu") if param == "rendle" else (["a0", "nu"], "rendle")
         for name in unread:
             if given.data.get(name, default := cls.model_fields[name].default) != default:
@@ -135,7 +135,7 @@ def factorise(
         for side in (problem.users, problem.items)
     )
     n_threads = threads.count()
-    with threads.use(1), ThreadPoolExecutor(n_threads, initializer=threads.apply) as pool:
+    with threads.single(), ThreadPoolExecutor(n_threads, initializer=threads.apply) as pool:
 
         def update(x: np.ndarray, rows: Rows, fixed: np.ndarray, steps: int | None) -> np.ndarray:
             if steps is None:
