@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from itemic.data import Dataset, EvalSet, Query, Ragged
+from itemic.data import Dataset, EvalSet, Query, Ragged, Ranking
 from itemic.errors import ConfigError, QueryError
 from itemic.evaluation import evaluate, protocols
 from itemic.evaluation.protocols import draw, label_of, under
@@ -207,3 +207,35 @@ def test_a_set_without_histories_can_be_sampled_too(shop):
     test = EvalSet(Query(user=np.array([0, 1], np.int32)), Ragged.from_lists([[2], [0]]))
     assert under("sampled-uniform:3", test, 6).query.candidates.lengths.tolist() == [4, 4]
     assert evaluate(fitted(shop, SCORES), test, "recall@1", protocol="sampled-uniform:5")["recall@1"] == 0.5
+
+
+def test_auc_over_the_catalogue_is_its_definition_written_as_a_loop(random_case):
+    data, model = random_case
+    test, table = data.test, np.asarray(model.weights["scores"])
+    by_hand = []
+    for row, user in enumerate(test.users):
+        seen, good = set(test.query.history[row].tolist()), set(test.relevant[row].tolist())
+        others = [i for i in range(data.n_items) if i not in seen | good]
+        pairs = [
+            (table[user, g] > table[user, o]) + (table[user, g] == table[user, o]) / 2 for g in good for o in others
+        ]
+        by_hand.append(np.mean(pairs) if pairs else np.nan)
+    result = evaluate(model, test, ["auc", "recall@5"])
+    np.testing.assert_allclose(result.values["auc"], by_hand)
+    assert list(result.values) == ["auc", "recall@5"]
+
+
+def test_auc_over_candidates_counts_these_alone(shop):
+    candidates = Ragged.from_lists([[2, 5, 3], [0, 1], [1, 2, 3]])
+    test = replace(shop.test, query=replace(shop.test.query, candidates=candidates))
+    result = evaluate(fitted(shop, SCORES), test, "auc", protocol="candidates")
+    assert result.values["auc"].tolist() == [0.5, 0.5, 0.0]
+
+
+def test_auc_of_lists_is_refused(shop):
+    class Lists:
+        def rank(self, query, k=10):
+            return Ranking(np.zeros((len(query), k), np.int32), np.zeros((len(query), k), np.float32))
+
+    with pytest.raises(ConfigError, match="'auc' needs the scores of all candidates; these are lists. Leave it out."):
+        evaluate(Lists(), shop.test, "auc")

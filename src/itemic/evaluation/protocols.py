@@ -18,6 +18,8 @@ from itemic.errors import ConfigError
 from itemic.model import Model
 
 DEFAULT_METRICS = ("ndcg@10", "recall@20")
+AUC = "auc"
+"""The metric that is counted over scores of candidates, not over lists."""
 SAMPLED = re.compile(r"sampled-(uniform|popularity):(\d+)")
 BLOCK = 1 << 24
 """How many random numbers the drawing of candidates holds at a time."""
@@ -80,10 +82,12 @@ def evaluate(
         ConfigError: an unknown metric or protocol.
         QueryError: the model does not answer such queries, or a metric is deeper than the catalogue.
     """
-    named = [formulas.metric(metric) for metric in ([metrics] if isinstance(metrics, str) else metrics)]
-    test = under(protocol, test, _n_items(model, test), seed)
+    names = [metrics] if isinstance(metrics, str) else list(metrics)
+    named = [formulas.metric(metric) for metric in names if metric != AUC]
+    n_items = _n_items(model, test)
+    test = under(protocol, test, n_items, seed)
     deepest = int(test.relevant.lengths.max(initial=1))
-    depth = max(metric.k or deepest for metric in named)
+    depth = max((metric.k or deepest for metric in named), default=1)
     if isinstance(model, Model):
         model.rank(test.query.block(0, 1), depth)  # what is loaded or compiled at the first request is not timed
     start = time.perf_counter()
@@ -92,8 +96,31 @@ def evaluate(
     values = formulas.evaluate_lists(
         lists, test.relevant, metrics=[metric.name for metric in named], grades=test.grades
     )
+    if AUC in names:
+        values[AUC] = _auc(model, test, n_items)
     label = name or getattr(getattr(model, "entry", None), "name", type(model).__name__)
+    values = {metric: values[metric] for metric in names}
     return Result(label, values, lists, test.label, label_of(protocol), seconds, test.n_skipped)
+
+
+def _auc(model: Ranks, test: EvalSet, n_items: int) -> Float64[np.ndarray, " queries"]:
+    """The chance that a relevant candidate outscores another one, per query; of the whole catalogue in blocks."""
+    score = getattr(model, "score", None)
+    if score is None:
+        raise ConfigError("'auc' needs the scores of all candidates; these are lists. Leave it out.")
+    found, size = [], max(1, BLOCK // (4 * n_items))
+    for start in range(0, len(test), size):
+        query, relevant = test.query.block(start, start + size), test.relevant.block(start, start + size)
+        if not isinstance(query.candidates, Ragged):
+            open_ = np.ones((len(query), n_items), dtype=bool)
+            masked = query.masked()
+            open_[masked.row_of_value, masked.values] = False
+            rows, items = np.nonzero(open_)
+            query = replace(query, candidates=Ragged.from_pairs(rows, items.astype(np.int32), len(query)))
+        assert isinstance(query.candidates, Ragged)
+        keys = [rows.row_of_value * n_items + rows.values for rows in (query.candidates, relevant)]
+        found.append(formulas.auc(score(query), np.isin(keys[0], keys[1])))
+    return np.concatenate(found) if found else np.empty(0)
 
 
 def under(protocol: str, test: EvalSet, n_items: int, seed: int = 0) -> EvalSet:
