@@ -12,7 +12,7 @@ from itemic.errors import ConfigError, DataError
 from itemic.evaluation import evaluate
 from itemic.systems.baselines import ease
 from itemic.systems.baselines.ease import EASE, all_weights, gram, invert, largest_weights
-from itemic.systems.baselines.item_item import sparse_weights, stored
+from itemic.systems.baselines.item_item import history_scores
 from itemic.systems.baselines.popularity import Popularity
 
 FORMS = ["primal", "dual"]
@@ -67,15 +67,31 @@ def test_both_forms_have_the_same_weights(n_users, n_items, l2, seed):
     np.testing.assert_allclose(primal, dual, atol=1e-12)
 
 
+def served(weights: dict[str, np.ndarray], n_items: int) -> np.ndarray:
+    """The matrix whose rows add up to the scores."""
+    return history_scores(Ragged.from_lists([[item] for item in range(n_items)]), weights, n_items)
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("block", [1, 7, 64])
-def test_the_largest_weights_of_each_column_are_kept_whatever_the_blocks(form, block, monkeypatch):
+def test_the_largest_weights_of_each_column_are_kept_and_the_others_count_as_their_mean(form, block, monkeypatch):
     x = random_matrix(40, 30)
     monkeypatch.setattr(ease, "BLOCK", block)
-    kept = stored(sparse_weights(largest_weights(x, 1.0, form, k=4), 30), 30).toarray()
-    b = ridge_regressions(x.toarray(), 1.0)
-    bar = np.sort(np.abs(b), axis=0)[-4]
-    np.testing.assert_allclose(kept, np.where(np.abs(b) >= bar, b, 0), atol=1e-5)
+    expected, users = ridge_regressions(x.toarray(), 1.0), x.toarray().sum(axis=0)
+    for j in range(30):
+        others = np.setdiff1d(np.argsort(-expected[:, j]), [j, *np.argsort(-expected[:, j])[:4]])
+        expected[others, j] = np.average(expected[others, j], weights=users[others])
+    np.testing.assert_allclose(served(largest_weights(x, 1.0, form, k=4), 30), expected, atol=1e-5)
+
+
+def test_weights_left_out_move_the_order_of_items_but_not_the_mean_of_their_scores():
+    x = random_matrix(200, 60)
+    every = all_weights(x, 5.0, "primal")
+    kept = served(largest_weights(x, 5.0, "primal", k=5), 60)
+    zeroed = np.where(every >= np.sort(every, axis=0)[-5], every, 0)
+    means = [(x @ b).mean(axis=0) for b in (every, kept, zeroed)]
+    np.testing.assert_allclose(means[0], means[1], atol=1e-5)
+    assert np.abs(means[0] - means[2]).max() > 0.01
 
 
 def test_gram_counts_the_columns_two_rows_share_whatever_the_blocks():
@@ -110,10 +126,11 @@ def test_large_catalogues_keep_the_largest_weights_unless_all_are_asked_for(monk
     monkeypatch.setattr(ease, "SERVED_DENSE", 20)
     monkeypatch.setattr(ease, "SERVED_TOPK", 5)
     large, small = dataset(random_matrix(50, 21)), dataset(random_matrix(50, 20))
-    assert len(EASE().fit(large).weights["values"]) == 5 * 21
+    assert len(EASE().fit(large).weights["values"]) == (5 + 1) * 21  # and itself, which never counts
     assert EASE(topk=None).fit(large).weights["dense"].shape == (21, 21)
     assert EASE().fit(small).weights["dense"].shape == (20, 20)
-    assert len(EASE(topk=3).fit(small).weights["values"]) == 3 * 20
+    assert len(EASE(topk=3).fit(small).weights["values"]) == (3 + 1) * 20
+    assert EASE(topk=20).fit(small).weights["dense"].shape == (20, 20)
 
 
 def test_too_many_items_are_refused_with_the_memory_and_the_way_out():

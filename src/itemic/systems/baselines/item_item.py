@@ -65,6 +65,11 @@ def stored(weights: Mapping[str, np.ndarray], n_items: int) -> Sparse | np.ndarr
 def history_scores(
     history: Ragged, weights: Mapping[str, np.ndarray], n_items: int
 ) -> Float32[np.ndarray, "queries items"]:
-    """For each history and each item, the sum of the weights from the different items of the history to it."""
-    scores = taken(history, n_items) @ stored(weights, n_items)
-    return scores if isinstance(scores, np.ndarray) else scores.toarray()
+    """For each history and each item, the sum of the weights from the different items of the history to it.
+
+    Where weights have a `rest`, it is one number a target, to be added to its weight from every item.
+    """
+    x = taken(history, n_items)
+    scores = x @ stored(weights, n_items)
+    scores = scores if isinstance(scores, np.ndarray) else scores.toarray()
+    return scores + x.sum(axis=1)[:, None] * weights["rest"] if "rest" in weights else scores
