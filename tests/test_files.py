@@ -12,9 +12,18 @@ from itemic import files
 from itemic.errors import SaveError
 from itemic.files import replacing, write_text
 
+FACTS = '{"format": "itemic-model"}'
+"""What makes a folder one that may be replaced."""
+
 
 def content(folder):
-    return {path.name: path.read_text() for path in folder.iterdir()}
+    found = {path.name: path.read_text() for path in folder.iterdir()}
+    return {name: text for name, text in found.items() if text != FACTS}
+
+
+def write(folder, name, text):
+    (folder / "system.json").write_text(FACTS)
+    (folder / name).write_text(text)
 
 
 @pytest.mark.parametrize("exchange", [True, False], ids=["one step", "two renames"])
@@ -23,14 +32,14 @@ def test_a_folder_takes_the_place_of_the_old_one(tmp_path, monkeypatch, exchange
         monkeypatch.setattr(files, "_exchange", lambda a, b: False)
     for text in ("old", "new"):
         with replacing(tmp_path / "deep/model") as folder:
-            (folder / text).write_text(text)
+            write(folder, text, text)
     assert content(tmp_path / "deep/model") == {"new": "new"}
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["model"]
 
 
 def test_an_error_inside_leaves_the_old_folder_and_no_other(tmp_path):
     with replacing(tmp_path / "model") as folder:
-        (folder / "a").write_text("old")
+        write(folder, "a", "old")
     with pytest.raises(ZeroDivisionError), replacing(tmp_path / "model") as folder:
         (folder / "a").write_text(str(1 / 0))
     assert content(tmp_path / "model") == {"a": "old"}
@@ -39,7 +48,7 @@ def test_an_error_inside_leaves_the_old_folder_and_no_other(tmp_path):
 
 def test_a_failed_second_rename_puts_the_old_folder_back(tmp_path, monkeypatch):
     with replacing(tmp_path / "model") as folder:
-        (folder / "a").write_text("old")
+        write(folder, "a", "old")
     monkeypatch.setattr(files, "_exchange", lambda a, b: False)
     rename = os.rename
 
@@ -70,12 +79,42 @@ def test_a_file_in_the_way_is_refused(tmp_path):
     assert (tmp_path / "model").read_text() == "mine"
 
 
+@pytest.mark.parametrize("manifest", [None, '{"name": "my web site"}'], ids=["none", "of something else"])
+def test_a_folder_that_itemic_did_not_write_is_left_alone(tmp_path, manifest):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis/chapter.txt").write_text("precious")
+    if manifest:
+        (tmp_path / "thesis/manifest.json").write_text(manifest)
+    before = content(tmp_path / "thesis")
+    with (
+        pytest.raises(SaveError, match=r"thesis holds 'chapter.txt'.*, which itemic did not write and would delete\. "),
+        replacing(tmp_path / "thesis") as folder,
+    ):
+        (folder / "a").write_text("new")
+    assert content(tmp_path / "thesis") == before
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis"]
+
+
+def test_an_empty_folder_may_be_written(tmp_path):
+    (tmp_path / "model").mkdir()
+    with replacing(tmp_path / "model") as folder:
+        (folder / "a").write_text("new")
+    assert content(tmp_path / "model") == {"a": "new"}
+
+
+def test_a_file_where_a_parent_should_be_is_named(tmp_path):
+    (tmp_path / "runs").write_text("mine")
+    with pytest.raises(SaveError, match=r"/runs is a file, not a folder\. Give"), replacing(tmp_path / "runs/a/b"):
+        pass
+
+
 def test_a_process_killed_while_it_saves_leaves_the_previous_folder(tmp_path):
     """The writer stops itself in the middle of writing; what it was replacing must still load."""
     code = textwrap.dedent("""
         import os, signal, sys
         from itemic.files import replacing
         with replacing(sys.argv[1]) as folder:
+            (folder / "system.json").write_text('{"format": "itemic-model"}')
             (folder / "a").write_text("old")
         with replacing(sys.argv[1]) as folder:
             (folder / "a").write_text("ne")

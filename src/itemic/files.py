@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from itemic.errors import SaveError
+from itemic.errors import SaveError, some
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
@@ -18,16 +18,16 @@ def replacing(target: str | Path) -> Iterator[Path]:
     """A fresh folder to write into, which takes the place of `target` when the block ends without an error.
 
     The new files are flushed to disk before the swap. On an error, a kill or a full disk `target` stays as it was.
+    A folder that itemic did not write is never replaced.
 
     Raises:
-        SaveError: the place cannot be written, or the disk is full.
+        SaveError: the place cannot be written or holds something else, or the disk is full.
     """
     target = Path(target)
     temporary = None
     try:
+        check_place(target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists() and not target.is_dir():
-            raise SaveError(f"{target} is a file, not a folder. Give another name with --out.")
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
         temporary.chmod(0o755)
         yield temporary
@@ -67,6 +67,30 @@ def write_text(target: str | Path, text: str) -> None:
                 raise
     except OSError as error:
         raise SaveError(f"cannot write {target}: {error.strerror or error}. Give another place with --out.") from error
+
+
+def check_place(target: Path) -> None:
+    """Passes if a folder may be written there: nothing is there, or a dataset or a model.
+
+    Raises:
+        SaveError: a file is there, or a folder that itemic did not write.
+    """
+    for place in (target, *target.parents):
+        if place.exists():
+            if not place.is_dir():
+                raise SaveError(f"{place} is a file, not a folder. Give another name with --out.")
+            break
+    if target.is_dir() and any(target.iterdir()) and not _is_ours(target):
+        held = some(sorted(path.name for path in target.iterdir()))
+        raise SaveError(
+            f"{target} holds {held}, which itemic did not write and would delete. Give a new folder with --out."
+        )
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a dataset or a model is in the folder: what a new one may replace."""
+    facts = [folder / name for name in ("manifest.json", "system.json")]
+    return any(path.is_file() and b'"itemic' in path.read_bytes() for path in facts)
 
 
 def _flush(folder: Path) -> None:
