@@ -212,7 +212,10 @@ ERRORS = {
         ["fit", "ease", "{}/data", "--out", "{}/events.csv"],
         "events.csv is a file, not a folder",
     ),
-    "a place below a file": (["fit", "ease", "{}/data", "--out", "{}/events.csv/x"], "events.csv is a file, not a folder"),
+    "a place below a file": (
+        ["fit", "ease", "{}/data", "--out", "{}/events.csv/x"],
+        "events.csv is a file, not a folder",
+    ),
     "a condition on no column": (
         ["rank", "{}/runs/e", "--user", "u1", "--where", "brnd = 'X'"],
         "Columns: title, brand, id",

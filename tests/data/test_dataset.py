@@ -159,7 +159,7 @@ def test_a_part_has_the_same_catalogue_and_says_where_it_is_from(data):
 def test_without_a_split_everything_is_for_training_and_nothing_to_test(data):
     whole = replace(data, split=None)
     assert whole.train is whole
-    with pytest.raises(DataError, match="shop has no split. Make one: itemic data split DIR --by time"):
+    with pytest.raises(DataError, match="shop has no split. Make one: itemic data split DIR$"):
         _ = whole.test
 
 

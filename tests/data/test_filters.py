@@ -170,12 +170,12 @@ RATED = dataset([0, 0, 1], [0, 1, 1], rating=[1, 2, 3.5], time=[0, DAY, 2 * DAY]
         (
             lambda: min_rating(PLAIN, 4),
             "min_rating needs a 'rating' column; interactions has user, item. "
-            'Name it when importing (columns={"rating": "..."}).',
+            "Name it when importing: --columns rating=NAME",
         ),
         (
             lambda: deduplicate(PLAIN, "max"),
             "keep='max' needs a 'rating' column; interactions has user, item. "
-            'Name it when importing (columns={"rating": "..."}).',
+            "Name it when importing: --columns rating=NAME",
         ),
         (
             lambda: deduplicate(PLAIN, "frist"),

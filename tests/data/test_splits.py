@@ -291,13 +291,13 @@ TIMED = dataset([0, 0, 0, 1], [0, 1, 2, 0], time=[1, 2, 3, 4])
             PLAIN,
             {"by": "time"},
             "split by time needs a 'time' column; interactions has user, item. "
-            'Name it when importing (columns={"time": "ts"}) or split by random.',
+            "Name it when importing (--columns time=NAME), or split by random.",
         ),
         (
             PLAIN,
             {"by": "last"},
             "split by last needs a 'time' column or rows in order; interactions has user, item, in no known order. "
-            'Name it when importing (columns={"time": "ts"}) or split by random.',
+            "Name it when importing (--columns time=NAME), or split by random.",
         ),
         (
             PLAIN,

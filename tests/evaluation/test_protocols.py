@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from itemic.data import Dataset, EvalSet, Query, Ragged, Ranking
-from itemic.errors import ConfigError, QueryError
+from itemic.errors import ConfigError
 from itemic.evaluation import evaluate, protocols
 from itemic.evaluation.protocols import draw, label_of, under
 from itemic.registry import system
@@ -199,8 +199,14 @@ def test_wrong_names_are_refused_in_one_line(shop):
         evaluate(model, shop.test, "recal@2")
     with pytest.raises(ConfigError, match="needs an EvalSet whose query has candidates"):
         evaluate(model, shop.test, "recall@2", protocol="candidates")
-    with pytest.raises(QueryError, match="k is 7; the catalogue has 6 items"):
-        evaluate(model, shop.test, "recall@7")
+
+
+def test_a_metric_deeper_than_the_catalogue_counts_all_of_it(shop):
+    deep = evaluate(fitted(shop, SCORES), shop.test, ["recall@6", "recall@20", "precision@20"])
+    assert deep["recall@20"] == deep["recall@6"]
+    assert deep["precision@20"] == pytest.approx(np.mean(deep.values["recall@6"] * shop.test.relevant.lengths) / 20)
+    assert deep.lists.shape[1] == 20
+    assert (deep.lists[:, 6:] == -1).all()
 
 
 def test_a_set_without_histories_can_be_sampled_too(shop):

@@ -48,7 +48,12 @@ IMPORT_EXAMPLES = [
     help="What becomes of interactions whose item or user is not in the table given.",
 )
 @click.option("--min-rating", type=float, metavar="X", help="Keep interactions with a rating of X or more.")
-@click.option("--k-core", type=int, metavar="N", help="Keep users and items with N interactions or more, repeatedly.")
+@click.option(
+    "--k-core",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Keep users and items with N interactions or more, repeatedly.",
+)
 @click.option("--name", help="What to call it. Default: the name of the output folder.")
 @click.option("--out", type=click.Path(), required=True, metavar="FOLDER", help="Where to write the dataset.")
 def import_(
@@ -69,7 +74,9 @@ def import_(
     """Turn FILE (or a folder in a known layout) into a dataset folder with a default split."""
     from itemic.data import filters
     from itemic.data.importing import import_files
+    from itemic.files import check_place
 
+    check_place(Path(out))
     made = import_files(
         Path(file),
         items=items,
@@ -216,7 +223,12 @@ FILTER_EXAMPLES = [
 @click.option("--deduplicate", type=click.Choice(["first", "last", "max"]), help="Keep one of several rows of a pair.")
 @click.option("--since", metavar="DATE", help="Keep interactions from this moment on.")
 @click.option("--until", metavar="DATE", help="Keep interactions before this moment.")
-@click.option("--k-core", type=int, metavar="N", help="Keep users and items with N interactions or more, repeatedly.")
+@click.option(
+    "--k-core",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Keep users and items with N interactions or more, repeatedly.",
+)
 @click.option("--out", type=click.Path(), required=True, metavar="FOLDER", help="Where to write the filtered dataset.")
 def filter_(
     folder: str,
@@ -250,7 +262,7 @@ def filter_(
 @click.option("--users", default=3000, show_default=True)
 @click.option("--items", default=2000, show_default=True)
 @click.option("--interactions", default=120_000, show_default=True)
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", default=0, type=click.IntRange(0), show_default=True)
 @click.option("--out", type=click.Path(), required=True, metavar="FOLDER", help="Where to write the dataset.")
 def shop(users: int, items: int, interactions: int, seed: int, out: str) -> Output:
     """Simulate a shop with planted tastes, drift, sessions, baskets and cold items."""

@@ -1,5 +1,7 @@
 """Commands on models: systems, fit, rank, similar."""
 
+import csv
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from itemic.cli.shell import Output, command, note, table
-from itemic.errors import ConfigError, DataError, QueryError, some
+from itemic.errors import ConfigError, DataError, QueryError, did_you_mean
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from itemic.data import Dataset, Query, Ranking
     from itemic.systems.base import Recommender
 
@@ -23,11 +27,13 @@ def systems(name: str | None, answers: str | None) -> Output:
 
     if name is not None:
         return _options(name)
+    fields = {answer for e in registry.entries().values() for answer in e.answers} - {"anyone"}
+    if answers is not None and answers not in fields:
+        hint = did_you_mean(answers, fields)
+        raise QueryError(f"no system answers queries with '{answers}'.{hint} Fields: {', '.join(sorted(fields))}.")
     listed = [
         e for e in registry.entries().values() if answers is None or answers in e.answers or "anyone" in e.answers
     ]
-    if not listed:
-        raise QueryError(f"no system answers queries with '{answers}'. See them all: itemic systems")
     rows = [
         [e.name, e.family, ", ".join(e.needs), ", ".join(e.answers), "yes" if e.cold_items else "no", e.paper]
         for e in listed
@@ -70,6 +76,7 @@ def fit(system: str, data: str, settings: Sequence[str], everything: bool, out: 
     DATA is a dataset folder, a file of interactions, or the name of a known set.
     """
     from itemic import registry, threads
+    from itemic.files import check_place
 
     model = registry.find(system)(**_settings(settings))
     whole = open_data(data)
@@ -78,10 +85,12 @@ def fit(system: str, data: str, settings: Sequence[str], everything: bool, out: 
     how = f" of the split ({whole.split.label})" if whole.split is not None and not everything else ""
     note(f"{system} on {whole.name}: {whole.n_users:,} users, {whole.n_items:,} items; fitting on {part}{how}: "
          f"{len(train.interactions):,} interactions; {threads.describe()}")  # fmt: skip
+    folder = Path(out or Path("runs") / system)
+    check_place(folder)  # before hours of fitting, not after
     model.fit(train)
-    folder = model.save(out or Path("runs") / system)
+    model.save(folder)
     first = whole.users.ids.external([0])[0] if whole.n_users else "ID"
-    next_ = f"itemic rank {folder} --user {first} --k 10"
+    next_ = f"itemic rank {folder} --user {shlex.quote(str(first))} --k {min(10, whole.n_items)}"
     document = {
         "system": system,
         "saved": str(folder),
@@ -103,7 +112,12 @@ def _settings(settings: Sequence[str]) -> dict[str, Any]:
         place = found
         for key in outer:
             place = place.setdefault(key, {})
-        place[last] = yaml.safe_load(value)
+            if not isinstance(place, dict):
+                raise ConfigError(f"--set {setting!r}: {key} has a value already, so nothing goes under it.")
+        try:
+            place[last] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {setting!r}: {value!r} is no value. Quote text with odd signs in it.") from None
     return found
 
 
@@ -111,12 +125,17 @@ def open_data(argument: str) -> "Dataset":
     """The dataset of a folder, of a file of interactions, or of a known set's name, with its default split."""
     from itemic.data import Dataset
     from itemic.data.importing import import_files
-    from itemic.data.readers.known import known_set
+    from itemic.data.readers.known import KNOWN, known_set
     from itemic.data.splits import split
 
     path = Path(argument)
     if (path / "manifest.json").exists():
         return Dataset.open(path)
+    if not path.exists() and argument not in KNOWN:
+        raise DataError(
+            f"{argument} does not exist, and there is no known set of that name.{did_you_mean(argument, KNOWN)} "
+            f"Make a dataset: itemic data import FILE --out {argument}"
+        )
     data = import_files(path) if path.exists() else known_set(argument)
     return data if data.split is not None else split(data)
 
@@ -135,7 +154,7 @@ RANK_EXAMPLES = [
 @click.option("--users", metavar="A,B|FILE", help="Known users: ids with commas, or a file with one a line.")
 @click.option("--all-users", is_flag=True, help="Every known user; needs --out.")
 @click.option("--history", metavar="A,B,C", help="What somebody never seen has done, oldest first.")
-@click.option("--k", default=10, show_default=True, help="How many items.")
+@click.option("--k", type=int, help="How many items. Default: 10, or all where there are fewer.")
 @click.option("--candidates", metavar="A,B|FILE", help="Rank only these items.")
 @click.option("--exclude", metavar="A,B|FILE", help="Leave these items out.")
 @click.option("--where", metavar="SQL", help="Rank only items for which this holds, such as \"brand = 'X'\".")
@@ -146,7 +165,7 @@ def rank(
     users: str | None,
     all_users: bool,
     history: str | None,
-    k: int,
+    k: int | None,
     candidates: str | None,
     exclude: str | None,
     where: str | None,
@@ -161,6 +180,7 @@ def rank(
         raise click.UsageError("say for whom: --user, --users, --all-users or --history, one of them.")
     if all_users and out is None:
         raise click.UsageError("--all-users needs --out FILE.")
+    k = _depth(loaded, k)
     limits = {"candidates": _maybe_listed(candidates), "exclude": _maybe_listed(exclude), "where": where}
     if out is not None and history is None:
         rows = rank_to_file(loaded, Path(out), k, None if all_users else asked, **limits)
@@ -170,41 +190,48 @@ def rank(
     if out is not None:
         rows = rank_to_file(loaded, Path(out), k, ranking=ranking)
         return Output({"written": out, "rows": rows}, [f"wrote {out}: {rows:,} rows"])
-    return _answer(loaded, query, ranking, asked or None)
+    known = loaded.catalogue.users.ids.external(query.user).tolist() if query.user is not None else None
+    return _answer(loaded, query, ranking, known)
 
 
 @command("similar", ["itemic similar runs/e --item 17 --k 10"])
 @click.argument("model")
 @click.option("--item", "items", multiple=True, required=True, metavar="ID", help="An item; may be repeated.")
-@click.option("--k", default=10, show_default=True, help="How many items.")
-def similar(model: str, items: Sequence[str], k: int) -> Output:
+@click.option("--k", type=int, help="How many items. Default: 10, or all where there are fewer.")
+def similar(model: str, items: Sequence[str], k: int | None) -> Output:
     """List the items most like an item."""
     loaded = _recommender(model)
     codes = loaded.catalogue.items.ids.known(list(items), "Use ids of the catalogue.")
-    ranking = loaded.similar(codes, k)
-    for name, title in zip(items, loaded.catalogue.items.titles(codes)):
+    ranking = loaded.similar(codes, _depth(loaded, k))
+    for name, title in zip(items, _titles(loaded, codes)):
         note(f"like {name}" + (f" ({title})" if title else "") + ":")
-    return _answer(loaded, None, ranking, list(items), "item")
+    return _answer(loaded, None, ranking, loaded.catalogue.items.ids.external(codes).tolist(), "item")
+
+
+def _depth(model: "Recommender", k: int | None) -> int:
+    """The length asked for, else 10 where the catalogue has as many."""
+    return min(10, model.catalogue.n_items) if k is None else k
 
 
 def _answer(
-    model: "Recommender", query: "Query | None", ranking: "Ranking", asked: Sequence[str] | None, what: str = "user"
+    model: "Recommender", query: "Query | None", ranking: "Ranking", asked: Sequence[Any] | None, what: str = "user"
 ) -> Output:
     items, documents, lines = model.catalogue.items, [], []
     for row in range(len(ranking)):
         real = ranking.items[row] >= 0
         codes, scores = ranking.items[row][real], ranking.scores[row][real]
-        ids, titles = items.ids.external(codes).tolist(), items.titles(codes)
+        ids, titles = items.ids.external(codes).tolist(), _titles(model, codes)
         if asked is not None and len(asked) > 1:
             lines.append(f"{what} {asked[row]}")
         if query is not None and query.history is not None:
-            note(_consumed(model, query, row))
+            who = f"user {asked[row]} " if asked is not None and len(asked) > 1 else ""
+            note(who + _consumed(model, query, row))
         best = [
             {"rank": r, "item": i, "score": round(float(s), 6), **({"title": t} if t is not None else {})}
             for r, (i, s, t) in enumerate(zip(ids, scores, titles), start=1)
         ]
         documents.append({what: asked[row] if asked else None, "items": best})
-        cells = [[b["rank"], b["item"], f"{b['score']:.4f}", b.get("title")] for b in best]
+        cells = [[b["rank"], b["item"], f"{round(b['score'], 4) + 0:.4f}", b.get("title")] for b in best]
         cells = cells if model.catalogue.items.roles.get("title") else [cell[:3] for cell in cells]
         lines += _with_titles(cells)
         if not best:
@@ -225,9 +252,14 @@ def _with_titles(cells: list[list[Any]]) -> list[str]:
 def _consumed(model: "Recommender", query: "Query", row: int) -> str:
     assert query.history is not None
     history = query.history[row]
-    titles, ids = model.catalogue.items.titles(history[-5:]), model.catalogue.items.ids.external(history[-5:])
+    titles, ids = _titles(model, history[-5:]), model.catalogue.items.ids.external(history[-5:])
     latest = "; ".join(str(t) if t else str(i) for t, i in zip(titles, ids))
     return f"had {len(history):,} items, latest: {latest}" if len(history) else "had nothing yet"
+
+
+def _titles(model: "Recommender", codes: "np.ndarray") -> list[str | None]:
+    """The titles, each on one line."""
+    return [None if title is None else " ".join(str(title).split()) for title in model.catalogue.items.titles(codes)]
 
 
 def _recommender(folder: str) -> Any:
@@ -241,7 +273,7 @@ def _maybe_listed(argument: str | None) -> list[str] | None:
 
 
 def _listed(argument: str) -> list[str]:
-    """Ids given with commas, or one a line in a file."""
+    """Ids given with commas (an id that holds one stands in double quotes), or one a line in a file."""
     path = Path(argument)
     if "," not in argument and path.suffix and path.is_file():
         try:
@@ -249,9 +281,9 @@ def _listed(argument: str) -> list[str]:
         except UnicodeDecodeError as error:
             raise DataError(f"{path} is not a text file with one id a line: {error.reason}.") from None
     else:
-        found = [part.strip() for part in argument.split(",") if part.strip()]
+        if "," not in argument and path.suffix in (".txt", ".csv") and not path.exists():
+            raise QueryError(f"{path} does not exist. Give ids with commas, or a file with one a line.")
+        found = [part.strip() for row in csv.reader([argument], skipinitialspace=True) for part in row if part.strip()]
     if not found:
-        raise QueryError(
-            f"{argument!r} names no id. Give ids with commas, or a file with one a line; {some([])}".rstrip("; ")
-        )
+        raise QueryError(f"{argument!r} names no id. Give ids with commas, or a file with one a line.")
     return found

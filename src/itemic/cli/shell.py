@@ -56,6 +56,9 @@ def command(
             except ItemicError as error:
                 click.echo(f"error: {error}", err=True)
                 sys.exit(1)
+            except MemoryError as error:
+                click.echo(f"error: not enough memory: {error}. Take smaller options or less data.", err=True)
+                sys.exit(1)
             except BrokenPipeError:  # the reader has seen enough, as in `itemic rank ... | head -3`
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 sys.exit(1)

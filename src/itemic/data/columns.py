@@ -65,12 +65,13 @@ def find_columns(
         found["user"] = found.pop("session")
     if "item" not in found and len(lists) == 1:
         found["item"] = lists[0]
-    for role in ("item", "user"):
-        if role not in found and not (role == "user" and found.get("item") in lists):
-            raise DataError(
-                f"{source} has no {role} column; its columns are {', '.join(names)}.{_near(role, left)} "
-                f"Name it: --columns {_example(role, left, found)}"
-            )
+    missing = [role for role in ("user", "item") if role not in found]
+    if missing and not (missing == ["user"] and found["item"] in lists):
+        hint = "".join(_near(role, left) for role in missing)
+        raise DataError(
+            f"{source} has no {' and no '.join(missing)} column; its columns are {', '.join(names)}.{hint} "
+            f"Name {'it' if len(missing) == 1 else 'them'}: --columns {_example(missing, left, given, found)}"
+        )
     return found
 
 
@@ -128,6 +129,7 @@ def _near(role: str, names: Sequence[str]) -> str:
     return ""
 
 
-def _example(role: str, left: Sequence[str], found: Mapping[str, str]) -> str:
-    free = [name for name in left if name not in found.values()]
-    return f"{role}={free[0] if free else 'NAME'}"
+def _example(missing: Sequence[str], left: Sequence[str], given: Mapping[str, str], found: Mapping[str, str]) -> str:
+    """What to write after --columns: what was given already, and a free column for each role that is missing."""
+    free = [name for name in left if name not in found.values()] + ["NAME"] * len(missing)
+    return ",".join(f"{role}={name}" for role, name in [*given.items(), *zip(missing, free)] if role != name)

@@ -139,6 +139,10 @@ class Dataset:
             )
             if any(len(column) != log["rows"] for column in columns.values()):
                 raise ValueError(f"a column has not the {log['rows']:,} rows of the manifest")
+            for what, n in (("user", len(users)), ("item", len(items))):
+                codes = columns[what]
+                if len(codes) and not (codes.min() >= 0 and codes.max() < n):
+                    raise ValueError(f"interactions/{what}.npy holds codes that are not those of its {n:,} {what}s")
             split, official = manifest.get("split"), manifest.get("official")
             extras = {name: pq.read_table(folder / f"{name}.parquet") for name in DECLARED if name in tables}
             return cls(
@@ -155,7 +159,7 @@ class Dataset:
                 path=folder,
             )
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-            reason = str(error).splitlines()[0]
+            reason = str(error).splitlines()[0].rstrip(".")
             raise DataError(f"{folder} is damaged: {reason}. Import the data again or restore the folder.") from error
 
     def save(self, folder: str | Path) -> "Dataset":
@@ -286,7 +290,7 @@ class Dataset:
 
     def _eval_set(self, target: int, known: list[int]) -> EvalSet:
         if self.split is None:
-            raise DataError(f"{self.name} has no split. Make one: itemic data split {self.path or 'DIR'} --by time")
+            raise DataError(f"{self.name} has no split. Make one: itemic data split {self.path or 'DIR'}")
         log, part = self.interactions, self.split.part
         wanted = log.select(part == target)
         user, item = wanted.distinct_pairs()
@@ -338,4 +342,7 @@ def _unknown(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def _mapped(path: Path) -> np.ndarray:
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError):
+        raise ValueError(f"{path.name} is cut short or no column of numbers") from None

@@ -127,7 +127,8 @@ class Description:
     def _time_plot(self) -> str:
         assert self.time is not None
         figure, axes = chart("time", "interactions", width=9)
-        axes.plot(np.array(self.time["starts"], "datetime64[s]"), self.time["counts"], drawstyle="steps-post")
+        starts = np.array(self.time["starts"], "datetime64[s]")
+        axes.bar(starts, self.time["counts"], width=np.diff(starts)[:1], align="edge")
         axes.set_ylim(bottom=0)
         return figure_svg(figure, f"{self.time['first']} to {self.time['last']}")
 

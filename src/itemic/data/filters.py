@@ -140,7 +140,7 @@ def _column(dataset: Dataset, name: str, what: str) -> np.ndarray:
     if name not in columns:
         raise DataError(
             f"{what} needs a '{name}' column; interactions has {', '.join(columns)}. "
-            f'Name it when importing (columns={{"{name}": "..."}}).'
+            f"Name it when importing: --columns {name}=NAME"
         )
     return columns[name]
 

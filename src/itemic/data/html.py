@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 INK = "#16191d"
 """Lines and text of a figure; becomes the text colour of the page."""
 GRID = "#8b9199"
-COLOURS = ("#2f6fde", "#e0782f", "#2a9d6f", "#b0459c", "#c9a227", "#5b6bb5", "#d1495b", "#3aa6b9")
+COLOURS = ("#2f6fde", "#e0782f", "#2a9d6f", "#b0459c", "#c9a227", "#d1495b", "#3aa6b9", "#7a6552")
 """One a series, readable on light and dark."""
 
 CSS = """
@@ -24,7 +24,7 @@ CSS = """
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6e8eb; --quiet: #9aa2ab; --line: #353a41; --paper: #15181c; }
 }
-body { margin: 2.5rem auto; max-width: 62rem; padding: 0 1.25rem; background: var(--paper); color: var(--ink);
+body { margin: 2.5rem auto; max-width: 75rem; padding: 0 1.25rem; background: var(--paper); color: var(--ink);
   font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
 h1 { font-size: 1.6rem; margin: 0 0 .2rem; }
 h2 { font-size: 1.1rem; margin: 2.2rem 0 .6rem; }
@@ -39,7 +39,8 @@ svg { max-width: 100%; height: auto; color: var(--ink); }
 svg text { font-family: inherit !important; }
 """
 
-NUMBER = re.compile(r"[-+−<]?\s?[.\d]")
+NUMBER = re.compile(r"[-+−<]?\s?[.\d][\d.,e+-]*(\s?%)?|-?|nan")
+"""A cell of a column of numbers; a range such as 0.10-0.12 is one too, and a dash stands for none."""
 
 
 def page(title: str, sections: Iterable[tuple[str, str]], subtitle: str = "") -> str:
@@ -65,13 +66,14 @@ def paragraph(text: str, quiet: bool = False) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """An HTML table; integers get thousands separators, and columns whose first cell is a number stand on the right.
+    """An HTML table; integers get thousands separators, and columns of numbers stand on the right.
 
     >>> '<td class="number">1,200</td>' in table(["what", "n"], [["rows", 1200]])
     True
     """
     cells = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
-    numeric = [bool(cells) and bool(NUMBER.match(cell)) for cell in (cells[0] if cells else header)]
+    columns = list(zip(*cells, strict=True)) or [()] * len(header)
+    numeric = [any(column) and all(NUMBER.fullmatch(cell) for cell in column) for column in columns]
 
     def line(tag: str, row: Sequence[str]) -> str:
         opening = [f'<{tag} class="number">' if number else f"<{tag}>" for number in numeric]

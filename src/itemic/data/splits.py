@@ -99,8 +99,8 @@ def check_leak(dataset: Dataset) -> None:
     held = (part == TEST) | (part == VALID)
     leaking = np.flatnonzero(held)[_also_in(log, held, part == TRAIN)]
     if len(leaking):
-        user = dataset.users.ids.external(log.user[leaking[:1]])[0]
-        item = dataset.items.ids.external(log.item[leaking[:1]])[0]
+        first = int(leaking[0])
+        user, item = dataset.users.ids.array[log.user[first]].as_py(), dataset.items.ids.array[log.item[first]].as_py()
         raise LeakError(
             f"{len(leaking):,} of {held.sum():,} test and validation interactions of {dataset.name} are in its train "
             f"part too, the first of user {user!r} with item {item!r}. Drop one of each pair, or declare that taking "
@@ -134,12 +134,12 @@ def _check(dataset: Dataset, by: str, test: float, valid: float, seed: int) -> N
     if by == "time" and log.time is None:
         raise DataError(
             f"split by time needs a 'time' column; interactions has {present}. "
-            'Name it when importing (columns={"time": "ts"}) or split by random.'
+            "Name it when importing (--columns time=NAME), or split by random."
         )
     if by == "last" and not _in_order(dataset):
         raise DataError(
             f"split by last needs a 'time' column or rows in order; interactions has {present}, in no known order. "
-            'Name it when importing (columns={"time": "ts"}) or split by random.'
+            "Name it when importing (--columns time=NAME), or split by random."
         )
     if by == "official" and dataset.official is None:
         raise DataError(f"{dataset.name} came without a split of its own. Split by time, last, random, users or items.")

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,14 @@ def run_demo(data: Dataset | None, out: Path, say: Callable[[str], None]) -> Dem
 
     Writes the dataset, the fitted models and `report.html` into the folder `out`; `say` gets notes while it runs.
     """
+    from itemic.data.splits import split
+
     if data is None:
         data = _shop(out / "shop", say)
-    assert data.split is not None
+    if data.split is None:
+        data = split(data)
+    if data.path is None:
+        data = data.save(out / "data")
     log = data.interactions
     say(f"{data.name}: {data.n_users:,} users, {data.n_items:,} items, {len(log):,} interactions; {threads.describe()}")
     fitted: dict[str, Recommender] = {}
@@ -49,7 +55,6 @@ def run_demo(data: Dataset | None, out: Path, say: Callable[[str], None]) -> Dem
     found.to_html(out / "report.html")
     best = max(fitted, key=lambda name: found[name]["ndcg@10"])
     user, beside = _one_user(fitted[best], data)
-    folder = data.path or out / "data"
     lines = [
         *found.to_text(),
         "",
@@ -57,10 +62,10 @@ def run_demo(data: Dataset | None, out: Path, say: Callable[[str], None]) -> Dem
         "",
         "next:",
         f"  open {out / 'report.html'}",
-        f"  itemic rank {out / best} --user {user} --k 10",
-        f"  itemic similar {out / best} --item {_popular_item(data)} --k 10",
-        f"  itemic fit ials {folder} --set dim=64 --out {out / 'ials64'}",
-        f"  itemic compare {out / 'ials64'} {folder}",
+        f"  itemic rank {out / best} --user {quote(str(user))} --k {min(10, data.n_items)}",
+        f"  itemic similar {out / best} --item {quote(str(_popular_item(data)))}",
+        f"  itemic fit ials {data.path} --set dim=64 --out {out / 'ials64'}",
+        f"  itemic compare {out / 'ials64'} {data.path}",
         "  itemic data import events.csv --out my-data      (your own: a user,item file is enough)",
     ]
     return Demo(lines, {"report": str(out / "report.html"), **found.to_dict()})
@@ -83,8 +88,9 @@ def _one_user(model: Recommender, data: Dataset) -> tuple[Any, list[str]]:
     ranking = model.rank(model.ask(users=[user]), min(10, data.n_items))
     had, given = histories[code][-10:][::-1], ranking.items[0][ranking.items[0] >= 0]
     left, right = _shown(data, had), _shown(data, given)
-    width = max([len(text) for text in left] + [24])
-    lines = [f"user {user} had (latest first)".ljust(width + 2) + f"{model.entry.name} recommends"]
+    heading = f"user {user} had (latest first)"
+    width = max(len(text) for text in [*left, heading])
+    lines = [heading.ljust(width + 2) + f"{model.entry.name} recommends"]
     for row in range(max(len(left), len(right))):
         had_one = left[row] if row < len(left) else ""
         lines.append(had_one.ljust(width + 2) + (f"{row + 1:2d}. {right[row]}" if row < len(right) else ""))
@@ -93,7 +99,7 @@ def _one_user(model: Recommender, data: Dataset) -> tuple[Any, list[str]]:
 
 def _shown(data: Dataset, codes: np.ndarray) -> list[str]:
     ids, titles = data.items.ids.external(codes), data.items.titles(codes)
-    return [str(title)[:48] if title else f"item {id_}" for id_, title in zip(ids, titles)]
+    return [" ".join(str(title).split())[:48] if title else f"item {id_}" for id_, title in zip(ids, titles)]
 
 
 def _popular_item(data: Dataset) -> Any:

@@ -80,7 +80,7 @@ def evaluate(
 
     Raises:
         ConfigError: an unknown metric or protocol.
-        QueryError: the model does not answer such queries, or a metric is deeper than the catalogue.
+        QueryError: the model does not answer such queries.
     """
     names = [metrics] if isinstance(metrics, str) else list(metrics)
     named = [formulas.metric(metric) for metric in names if metric != AUC]
@@ -88,11 +88,13 @@ def evaluate(
     test = under(protocol, test, n_items, seed)
     deepest = int(test.relevant.lengths.max(initial=1))
     depth = max((metric.k or deepest for metric in named), default=1)
+    k = min(depth, n_items) if isinstance(model, Model) else depth
     if isinstance(model, Model):
-        model.rank(test.query.block(0, 1), depth)  # what is loaded or compiled at the first request is not timed
+        model.rank(test.query.block(0, 1), k)  # what is loaded or compiled at the first request is not timed
     start = time.perf_counter()
-    lists = model.rank(test.query, depth).items
+    lists = model.rank(test.query, k).items
     seconds = time.perf_counter() - start
+    lists = np.pad(lists, ((0, 0), (0, depth - lists.shape[1])), constant_values=-1)
     values = formulas.evaluate_lists(
         lists, test.relevant, metrics=[metric.name for metric in named], grades=test.grades
     )

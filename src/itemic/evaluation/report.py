@@ -50,7 +50,7 @@ def _bars(comparison: "Comparison", metric: str) -> str:
     axes.barh(np.arange(len(rows)), means, xerr=np.abs(ends - means), ecolor=GRID, capsize=3, height=0.6)
     axes.set_yticks(np.arange(len(rows)), [_plain(row.name) for row in rows])
     axes.grid(visible=False, axis="y")
-    return figure_svg(figure, metric)
+    return figure_svg(figure)
 
 
 def _curve(comparison: "Comparison", metric: str) -> str:
@@ -101,7 +101,8 @@ def _cumulated(amounts: np.ndarray) -> np.ndarray:
 
 
 def _name_lines(axes, names: list[str]) -> None:
-    axes.legend(axes.get_lines(), [_plain(name) for name in names], frameon=False, fontsize=9, labelcolor=INK)
+    lines, plain = axes.get_lines(), [_plain(name) for name in names]
+    axes.figure.legend(lines, plain, loc="outside right upper", frameon=False, fontsize=9, labelcolor=INK)
 
 
 def _plain(name: str) -> str:

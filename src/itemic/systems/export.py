@@ -59,7 +59,8 @@ def rank_to_file(
         reason = error.strerror or error
         raise SaveError(f"cannot write {path}: {reason}. Free the place or give another with --out.") from error
     finally:
-        partial.unlink(missing_ok=True)
+        if partial.exists():
+            partial.unlink()
     return rows
 
 
@@ -74,4 +75,6 @@ def _frames(
     for start in track(range(0, n, BLOCK), f"ranking for {n:,} users", (n + BLOCK - 1) // BLOCK):
         block = np.arange(start, min(start + BLOCK, n))
         ids = model.catalogue.users.ids.external(block) if everybody is None else everybody[block]
-        yield model.rank(model.ask(users=ids, **limits), k).to_frame(ids)
+        query = model.ask(users=ids, **limits)
+        assert query.user is not None
+        yield model.rank(query, k).to_frame(model.catalogue.users.ids.external(query.user))
