@@ -16,7 +16,6 @@ from pydantic import Field, PositiveInt
 from itemic import threads
 from itemic.data import Dataset, Query
 from itemic.errors import ConfigError, DataError
-from itemic.nn.topk import top_k
 from itemic.progress import stage, track
 from itemic.registry import system
 from itemic.systems.base import ScoreRecommender, SystemConfig
@@ -120,14 +119,17 @@ def largest_weights(x: Sparse, l2: float, form: Form, k: int) -> dict[str, np.nd
     beyond, rests = [], []
     for items, rows in blocks:  # of a symmetric matrix: row j is column j
         here = np.arange(len(rows))
-        itself = (items.start + here).astype(np.int32)
+        itself = items.start + here
         own = rows[here, itself]
-        columns = rows / (-own if form == "primal" else 1 - own)[:, None]
+        columns = np.ascontiguousarray(rows) / (-own if form == "primal" else 1 - own)[:, None]
         columns[here, itself] = 0
-        kept, weights = top_k(columns, k, exclude=(itself, np.arange(len(rows) + 1)))
-        kept, weights = np.column_stack([kept, itself]), np.column_stack([weights, np.zeros(len(rows), np.float32)])
+        total = columns @ users.astype(np.float32)
+        columns[here, itself] = np.inf  # kept too, as the 0 it is
+        kept = np.argpartition(columns, -k - 1, axis=1)[:, -k - 1 :].astype(np.int32)
+        columns[here, itself] = 0
+        weights = np.take_along_axis(columns, kept, axis=1)
+        total -= (weights * users[kept]).sum(axis=1)
         over = users.sum() - users[kept].sum(axis=1)
-        total = columns @ users.astype(np.float32) - (weights * users[kept]).sum(axis=1)
         rest = np.divide(total, over, out=np.zeros(len(rows)), where=over > 0).astype(np.float32)
         beyond.append((kept, weights - rest[:, None]))
         rests.append(rest)
