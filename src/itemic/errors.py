@@ -28,6 +28,10 @@ class LeakError(ItemicError):
     """A model was fitted on what it is now to be tested with."""
 
 
+class TrainingDiverged(ItemicError):
+    """A loss term became nan or infinite."""
+
+
 class LoadError(ItemicError):
     """A saved folder that is damaged, foreign or of another version."""
 

@@ -1,20 +1,22 @@
 """Model: what everything that is fitted, saved and loaded has in common, whatever its answers look like.
 
-A closed form fills in `solve` and, where answers need more than its weights, `finish`.
+A closed form fills in `solve`; a trained model fills in `build`, `batches` and `loss` (or `stages`) and leaves the loop
+to the trainer. Where answers need more than the weights, `finish` makes it.
 """
 
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, get_args, get_origin
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
+from typing_extensions import TypeVar
 
 from itemic import threads
 from itemic.data import Dataset, EvalSet, Interactions, Ragged, Table
@@ -22,6 +24,11 @@ from itemic.errors import ConfigError, DataError, ItemicError, LoadError, did_yo
 from itemic.files import replacing
 from itemic.registry import Entry, find
 from itemic.version import VERSION
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from itemic.training import Stage
 
 FORMAT, FORMAT_VERSION = "itemic-model", 1
 SHORT = 64
@@ -35,9 +42,11 @@ class ModelConfig(BaseModel):
 
 
 C = TypeVar("C", bound=ModelConfig)
+M = TypeVar("M", default=None)
+"""The type of `module`; None for a closed form."""
 
 
-class Model(Generic[C]):
+class Model(Generic[C, M]):
     """Config, fitted state and a folder to keep them in.
 
     After `fit` or `load` a model has `weights` (what was solved or trained), `tables` (what `finish` made of it for
@@ -72,6 +81,7 @@ class Model(Generic[C]):
         self.fitted_on: dict[str, Any] = {}
         self._catalogue: Dataset | None = None
         self.histories: Ragged | None = None
+        self._module: Any = None
 
     @classmethod
     def configured(cls, options: Mapping[str, Any]) -> Any:
@@ -106,31 +116,124 @@ class Model(Generic[C]):
             raise ItemicError(f"{self.entry.name} is not fitted. Call fit(train) or itemic.load(folder) first.")
         return self._catalogue
 
-    def fit(self, train: Dataset, valid: EvalSet | None = None) -> Self:
+    @property
+    def module(self) -> M:
+        """The network of a trained model; after `load` it is built when first asked for."""
+        if self._module is None:
+            import torch
+
+            self._module = self.build(self.catalogue)
+            self._module.load_state_dict({name: torch.from_numpy(array) for name, array in self.weights.items()})
+            self._module.eval()
+        return self._module
+
+    def fit(
+        self,
+        train: Dataset,
+        valid: EvalSet | None = None,
+        *,
+        folder: str | Path | None = None,
+        resume: bool = False,
+    ) -> Self:
         """Learns from the interactions of `train`; `valid` is for models that stop early or choose by it.
 
+        A trained model writes its log and checkpoints into `folder` when given one, and goes on from the newest
+        checkpoint there with `resume`.
+
         Raises:
-            DataError: `train` lacks a table or column that the model needs, or is empty.
+            DataError: `train` lacks a table or column that the model needs, or is empty; `valid` has nothing to find.
+            TrainingDiverged: a loss term is nan or infinite.
         """
         self._check_needs(train)
+        if valid is not None and len(valid) == 0:
+            raise DataError(
+                f"the validation part of {train.name} has nothing to be found. Raise its share, or fit without."
+            )
         threads.count()  # decided before a library is loaded that would take all CPUs
         start = time.perf_counter()
-        self.weights, self.tables, self.shape = {}, {}, {}
+        self.weights, self.tables, self.shape, self._module = {}, {}, {}, None
         self._catalogue = train.catalogue
-        self.weights = self.solve(train)
+        if type(self).build is Model.build:
+            self.weights = self.solve(train)
+        else:
+            self._train(train, valid, Path(folder) if folder is not None else None, resume)
         self.finish()
         self.histories = train.interactions.histories()
         whole = train.origin or {"name": train.name, "fingerprint": train.fingerprint, "split": None, "part": "all"}
+        trained = {k: self.fitted_on[k] for k in ("epochs", "best_epoch", "curve") if k in self.fitted_on}
         self.fitted_on = {**whole, "train_fingerprint": train.fingerprint, "interactions": len(train.interactions)}
-        self.fitted_on |= {"seconds": round(time.perf_counter() - start, 3)}
+        self.fitted_on |= {"seconds": round(time.perf_counter() - start, 3), **trained}
         return self
+
+    def _train(self, train: Dataset, valid: EvalSet | None, folder: Path | None, resume: bool) -> None:
+        import torch
+
+        from itemic.training import Hooks, Trainer
+
+        threads.apply()
+        seed = int(getattr(self.config, "seed", 0))
+        torch.manual_seed(seed)
+        self._module = self.build(self.catalogue)
+        self.prepare(train)
+
+        def validate() -> dict[str, float]:
+            assert valid is not None
+            self._take_weights()
+            return self.validate(valid)
+
+        hooks = Hooks(self.on_epoch, self.on_step, validate if valid is not None else None)
+        print_ = hashlib.blake2b(f"{self.config.model_dump_json()} {train.fingerprint}".encode(), digest_size=16)
+        trainer = Trainer(
+            self._module, self.stages(train), hooks, seed=seed, folder=folder, fingerprint=print_.hexdigest()
+        )
+        at = trainer.fit(resume)
+        self._module.eval()
+        self._take_weights()
+        curve = [{k: v for k, v in point.items() if k != "step"} for point in at.history]
+        self.fitted_on = {"epochs": at.epochs_run, "best_epoch": at.best_epoch, "curve": curve}
+
+    def _take_weights(self) -> None:
+        """Makes `weights` the arrays of the module; on a CPU they share its memory."""
+        self.weights = {name: value.detach().cpu().numpy() for name, value in self._module.state_dict().items()}
+
+    def build(self, catalogue: Dataset) -> M:
+        """The network of a trained model, from sizes only: `load` calls it too, and sees no events."""
+        raise TypeError(f"{type(self).__name__} defines no network")
+
+    def prepare(self, train: Dataset) -> None:
+        """Frozen state from the data, kept in buffers of the module: graphs, statistics, codes."""
+
+    def stages(self, train: Dataset) -> "list[Stage]":
+        """The training as a list of stages: one of `batches` and `loss` by default."""
+        from itemic.training import Stage
+
+        config: Any = self.config
+        return [Stage(self.entry.name, config.training, lambda rng: self.batches(train, rng), self.loss)]
+
+    def batches(self, train: Dataset, rng: "Generator") -> Iterable[Any]:
+        """The batches of one epoch; every random draw comes from `rng`."""
+        raise TypeError(f"{type(self).__name__} defines no batches")
+
+    def loss(self, batch: Any) -> "dict[str, Tensor]":
+        """The named terms whose sum is minimised."""
+        raise TypeError(f"{type(self).__name__} defines no loss")
+
+    def on_epoch(self, epoch: int) -> None:
+        """Called before each epoch; may change parameters and buffers, nothing else."""
+
+    def on_step(self, step: int) -> None:
+        """Called after each step; may change parameters and buffers, nothing else."""
+
+    def validate(self, valid: EvalSet) -> dict[str, float]:
+        """Metrics of the model as it stands, by name."""
+        raise TypeError(f"{type(self).__name__} defines no validation")
 
     def solve(self, train: Dataset) -> dict[str, np.ndarray]:
         """The fitted arrays by name, for a model with a closed form; they are saved and loaded as `weights`."""
         raise TypeError(f"{type(self).__name__} defines no way to be fitted")
 
     def finish(self) -> None:
-        """Makes `tables`: what answering needs beyond the weights; run after fitting and never after loading."""
+        """Makes `tables`: what answering needs beyond the weights; run after fitting and before each validation."""
 
     def _check_needs(self, train: Dataset) -> None:
         name = self.entry.name

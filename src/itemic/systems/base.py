@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
 
-from itemic import registry
-from itemic.data import Query, Ragged, Ranking
+from itemic import metrics, registry
+from itemic.data import EvalSet, Query, Ragged, Ranking
 from itemic.errors import ItemicError, QueryError
-from itemic.model import C, Model, ModelConfig
+from itemic.model import C, M, Model, ModelConfig
 from itemic.nn.topk import score_pairs, top_k, top_k_inner
 
 BLOCK_BYTES = 128 << 20
@@ -24,7 +24,7 @@ class SystemConfig(ModelConfig):
     """The options of a recommender."""
 
 
-class Recommender(Model[C]):
+class Recommender(Model[C, M]):
     """Answers "which items?": a Query in, a Ranking out. Systems derive from one of the bases below."""
 
     def rank(self, query: Query, k: int = 10) -> Ranking:
@@ -82,6 +82,15 @@ class Recommender(Model[C]):
                 f"{self.entry.name} knows nothing of likeness between items. Use one of: {', '.join(others)}."
             )
         return self.rank(Query(history=Ragged.from_lengths(codes, np.ones(len(codes), np.int64))), k)
+
+    def validate(self, valid: EvalSet) -> dict[str, float]:
+        """recall and ndcg at 10 and 20 on the validation part, by full ranking."""
+        self.finish()
+        lists = self.rank(valid.query, min(20, self.catalogue.n_items)).items
+        depths = [k for k in (10, 20) if k <= lists.shape[1]] or [lists.shape[1]]
+        wanted = [f"{name}@{k}" for k in depths for name in ("recall", "ndcg")]
+        values = metrics.evaluate_lists(lists, valid.relevant, metrics=wanted, grades=valid.grades)
+        return {name: float(value.mean()) for name, value in values.items()}
 
     def ask(
         self,
@@ -166,7 +175,7 @@ class Recommender(Model[C]):
         raise TypeError(f"{type(self).__name__} derives from no base that scores")
 
 
-class ScoreRecommender(Recommender[C]):
+class ScoreRecommender(Recommender[C, M]):
     """For systems that score the whole catalogue at once (popularity, EASE, item-kNN, autoencoders)."""
 
     def scores(self, query: Query) -> Float32[np.ndarray, "queries items"]:
@@ -187,7 +196,7 @@ class ScoreRecommender(Recommender[C]):
         return self.scores(query)[query.candidates.row_of_value, query.candidates.values]
 
 
-class VectorRecommender(Recommender[C]):
+class VectorRecommender(Recommender[C, M]):
     """For systems whose score is the inner product of a vector of the request and a vector of the item."""
 
     def query_vectors(self, query: Query) -> Float32[np.ndarray, "queries dim"]:
