@@ -7,6 +7,7 @@ import sys
 import textwrap
 
 import pytest
+from safetensors import SafetensorError
 
 from itemic import files
 from itemic.errors import SaveError
@@ -63,12 +64,21 @@ def test_a_failed_second_rename_puts_the_old_folder_back(tmp_path, monkeypatch):
     assert content(tmp_path / "model") == {"a": "old"}
 
 
-def test_a_full_disk_is_one_line_with_the_mend(tmp_path):
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        OSError("1000 requested and 10 written"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+    ids=["python", "numpy", "safetensors"],
+)
+def test_a_full_disk_is_one_line_with_the_mend(tmp_path, error):
     with (
         pytest.raises(SaveError, match="cannot write .*model: No space left on device. Free the place or give another"),
         replacing(tmp_path / "model"),
     ):
-        raise OSError(28, "No space left on device")
+        raise error
     assert not (tmp_path / "model").exists()
 
 

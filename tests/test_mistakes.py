@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from itemic import Dataset
 from itemic.cli import main
+from itemic.errors import DataError
 
 
 def run(*args, code=0):
@@ -134,6 +135,32 @@ def test_the_demonstration_splits_data_that_has_no_split(numbered, tmp_path):
     data = Dataset.open(numbered / "data")
     Dataset(data.items, data.users, data.interactions, name="plain").save(tmp_path / "plain")
     assert "ndcg@10" in run("demo", tmp_path / "plain", "--out", tmp_path / "demo").stdout
+
+
+def test_a_file_too_small_to_split_can_still_be_fitted(odd, tmp_path):
+    (tmp_path / "few.csv").write_text("user,item\n1,a\n2,b\n1,b\n")
+    done = run("fit", "itemknn", tmp_path / "few.csv", "--out", tmp_path / "knn")
+    assert "without a split: split by random of 3 interactions" in done.stderr
+    assert "fitting on all: 3 interactions" in done.stderr
+
+
+def test_scores_that_mean_nothing_are_owned_up_to(tmp_path):
+    (tmp_path / "events.csv").write_text("user,item\n1,a\n1,b\n2,b\n2,a\n")
+    (tmp_path / "users.csv").write_text("user\n1\n2\n3\n")
+    run("data", "import", tmp_path / "events.csv", "--users", tmp_path / "users.csv", "--out", tmp_path / "data")
+    for system, told in (("itemknn", True), ("popularity", False)):
+        run("fit", system, tmp_path / "data", "--all", "--out", tmp_path / system)
+        notes = run("rank", tmp_path / system, "--user", "3").stderr
+        assert notes.startswith("had nothing yet")
+        assert (f"{system} ranks by history and so has nothing to go by here" in notes) == told
+
+
+@pytest.mark.parametrize("columns", [{"user": [1, 2], "item": [1]}, {"user": [1, "a"], "item": [1, 2]}])
+def test_columns_that_make_no_table_are_refused(columns):
+    with pytest.raises(
+        DataError, match=r"the columns make no table: .*\. Give lists of one length, each of one type\."
+    ):
+        Dataset.from_frame(columns)
 
 
 MISTAKES = {

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +12,9 @@ from pathlib import Path
 from itemic.errors import SaveError, some
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
+SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
+"""All that NumPy says of a full disk."""
+OS_ERROR = re.compile(r"([^: ][^:]*) \(os error \d+\)")
 
 
 @contextmanager
@@ -34,10 +38,11 @@ def replacing(target: str | Path) -> Iterator[Path]:
         _flush(temporary)
         _swap(temporary, target)
         _flush_entry(target.parent)
-    except OSError as error:
-        raise SaveError(
-            f"cannot write {target}: {error.strerror or error}. Free the place or give another with --out."
-        ) from error
+    except Exception as error:
+        reason = _told_by_disk(error)
+        if reason is None:
+            raise
+        raise SaveError(f"cannot write {target}: {reason}. Free the place or give another with --out.") from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -67,6 +72,15 @@ def write_text(target: str | Path, text: str) -> None:
                 raise
     except OSError as error:
         raise SaveError(f"cannot write {target}: {error.strerror or error}. Give another place with --out.") from error
+
+
+def _told_by_disk(error: Exception) -> str | None:
+    """Why a file could not be written; None for an error of another kind."""
+    if not isinstance(error, OSError):
+        told_by_rust = OS_ERROR.search(str(error))  # safetensors raises a class of its own
+        return told_by_rust[1] if told_by_rust else None
+    reason = error.strerror or str(error).rstrip(".")
+    return "No space left on device" if SHORT_WRITE.fullmatch(reason) else reason
 
 
 def check_place(target: Path) -> None:

@@ -122,7 +122,7 @@ def _settings(settings: Sequence[str]) -> dict[str, Any]:
 
 
 def open_data(argument: str) -> "Dataset":
-    """The dataset of a folder, of a file of interactions, or of a known set's name, with its default split."""
+    """The dataset of a folder, of a file of interactions, or of a known set's name, split if it can be."""
     from itemic.data import Dataset
     from itemic.data.importing import import_files
     from itemic.data.readers.known import KNOWN, known_set
@@ -137,7 +137,12 @@ def open_data(argument: str) -> "Dataset":
             f"Make a dataset: itemic data import FILE --out {argument}"
         )
     data = import_files(path) if path.exists() else known_set(argument)
-    return data if data.split is not None else split(data)
+    if data.split is None:
+        try:
+            return split(data)
+        except DataError as error:
+            note(f"without a split: {error}")
+    return data
 
 
 RANK_EXAMPLES = [
@@ -234,6 +239,9 @@ def _answer(
         cells = [[b["rank"], b["item"], f"{round(b['score'], 4) + 0:.4f}", b.get("title")] for b in best]
         cells = cells if model.catalogue.items.roles.get("title") else [cell[:3] for cell in cells]
         lines += _with_titles(cells)
+        blind = query is not None and query.history is not None and not len(query.history[row])
+        if blind and len(best) > 1 and (scores == scores[0]).all() and "anyone" not in model.entry.answers:
+            note(f"{model.entry.name} ranks by history and so has nothing to go by here; popularity ranks for anyone.")
         if not best:
             note("nothing is left to rank: every allowed item is in the history or excluded.")
     return Output({"answers": documents}, lines)

@@ -166,9 +166,14 @@ def _arrow(frame: Any) -> pa.Table:
     if isinstance(frame, pa.Table):
         return frame
     if isinstance(frame, Mapping):
-        return pa.table(
-            {name: column if isinstance(column, pa.Array) else list(column) for name, column in frame.items()}
-        )
+        columns = {name: column if isinstance(column, pa.Array) else list(column) for name, column in frame.items()}
+        try:
+            return pa.table(columns)
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(
+                f"the columns make no table: {reason}. Give lists of one length, each of one type."
+            ) from None
     if type(frame).__name__ == "LazyFrame":
         frame = frame.collect()
     if hasattr(frame, "to_arrow"):
