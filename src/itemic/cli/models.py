@@ -132,8 +132,9 @@ def open_data(argument: str) -> "Dataset":
     if (path / "manifest.json").exists():
         return Dataset.open(path)
     if not path.exists() and argument not in KNOWN:
+        near = did_you_mean(argument, KNOWN) if path.name == argument else ""
         raise DataError(
-            f"{argument} does not exist, and there is no known set of that name.{did_you_mean(argument, KNOWN)} "
+            f"{argument} does not exist, and there is no known set of that name.{near} "
             f"Make a dataset: itemic data import FILE --out {argument}"
         )
     data = import_files(path) if path.exists() else known_set(argument)
