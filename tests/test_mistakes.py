@@ -8,9 +8,10 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
+import itemic
 from itemic import Dataset
 from itemic.cli import main
-from itemic.errors import DataError
+from itemic.errors import DataError, QueryError
 
 
 def run(*args, code=0):
@@ -212,3 +213,27 @@ def test_a_damaged_column_is_named(numbered, tmp_path, content, fault):
     assert message.startswith(f"{tmp_path}/copy is damaged: {fault}")
     assert message.endswith("Import the data again or restore the folder.")
     assert "pickle" not in message
+
+
+def test_names_given_for_a_file_that_has_them_as_its_header_do_not_become_a_row(tmp_path):
+    (tmp_path / "h.csv").write_text("user,item\n1,2\n1,3\n2,2\n")
+    done = run("data", "import", tmp_path / "h.csv", "--columns", "user,item", "--out", tmp_path / "h")
+    assert "2 users, 2 items, 3 interactions" in done.stdout
+
+
+def test_a_broken_json_row_is_counted_from_one(tmp_path):
+    (tmp_path / "j.jsonl").write_text('{"user":1,"item":2}\n{"user":1,"item":}\n')
+    assert "j.jsonl row 2: Invalid value. Mend the row." in fails(
+        "data", "import", tmp_path / "j.jsonl", "--out", tmp_path / "j"
+    )
+
+
+def test_an_infinite_option_is_refused(numbered, tmp_path):
+    message = fails("fit", "ease", numbered / "data", "--set", "l2=.inf", "--out", tmp_path / "e")
+    assert "l2 cannot be inf: Input should be a finite number" in message
+
+
+def test_one_flat_history_is_told_from_a_list_of_them():
+    model = itemic.system("itemknn").fit(Dataset.from_frame({"user": [1, 1, 2], "item": [3, 4, 4]}))
+    with pytest.raises(QueryError, match=r"each a list of items: histories=\[\[3, 4\]\]"):
+        model.ask(histories=[3, 4])

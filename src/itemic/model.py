@@ -38,7 +38,7 @@ SHORT = 64
 class ModelConfig(BaseModel):
     """The options of a model: values only, frozen, unknown names refused. A docstring under a field is its help."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 C = TypeVar("C", bound=ModelConfig)

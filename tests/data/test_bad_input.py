@@ -201,7 +201,7 @@ def test_a_truncated_gzip_file(tmp_path):
 
 
 def test_json_that_is_no_json(tmp_path):
-    assert refused(tmp_path, '{"user": 1, "item"\n', "events.jsonl").startswith("events.jsonl cannot be read: ")
+    assert refused(tmp_path, '{"user": 1, "item"\n', "events.jsonl").startswith("events.jsonl row 1: Missing a colon")
 
 
 def test_a_test_row_that_is_in_the_events_too(tmp_path):

@@ -134,6 +134,10 @@ class Recommender(Model[C, M]):
         return Query(candidates=allowed, **fields)
 
     def _known_histories(self, histories: "Sequence[Sequence[Any]]") -> Ragged:
+        if any(isinstance(history, str | int | np.integer) for history in histories):
+            raise QueryError(
+                f"histories is a list of histories, each a list of items: histories=[{list(histories)!r}]."
+            )
         lengths = np.fromiter((len(h) for h in histories), np.int64, len(histories))
         flat = [item for history in histories for item in history]
         found = Ragged.from_lengths(self.catalogue.items.ids.codes(flat), lengths)

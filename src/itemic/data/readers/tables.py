@@ -65,6 +65,8 @@ def read_csv(path: Path, columns: Columns = None) -> Source:
     """The interactions in a delimited file, of which only the columns needed are read."""
     delimiter, first = sniff(path)
     names = headerless(columns, str(path))
+    if names is not None and all(name in ("-", field.strip().lower()) for name, field in zip(names, first)):
+        columns, names = {name: field for name, field in zip(names, first) if name != "-"}, None  # a header after all
     if names is None:
         if all(_is_number(field) for field in first):
             raise DataError(
@@ -204,6 +206,8 @@ def readable(path: Path, header: bool = False) -> Iterator[None]:
         reason = str(error).splitlines()[0].rstrip(".")
         if row := re.search(r"Row #(\d+): (?:CSV )?(.*)", reason):
             raise DataError(f"{path} row {int(row[1]) - header:,}: {row[2]}. Mend the row.") from error
+        if row := re.search(r"JSON parse error: (.*) in row (\d+)$", reason):  # which counts from 0
+            raise DataError(f"{path} row {int(row[2]) + 1:,}: {row[1].rstrip('.')}. Mend the row.") from error
         raise DataError(f"{path} cannot be read: {reason}. Mend the file or get it again.") from error
 
 
