@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
+from itemic import threads
 from itemic.data import Interactions, Query, Ragged
 from itemic.data.simulated import planted_groups
 from itemic.errors import ConfigError, QueryError
@@ -156,3 +158,18 @@ def test_the_saved_gram_is_that_of_the_items(planted):
 def test_an_option_that_the_form_of_the_loss_does_not_read_is_refused(options, text):
     with pytest.raises(ConfigError, match=text):
         IALS(**options)
+
+
+def test_blas_keeps_to_one_thread_while_blocks_run_on_several(monkeypatch):
+    seen = []
+
+    def spy(x, rows, fixed, everywhere, target, steps, each):
+        for pools in each(lambda _: threadpool_info(), range(4)):
+            seen.extend(pool["num_threads"] for pool in pools if pool["user_api"] == "blas")
+        return x
+
+    monkeypatch.setattr("itemic.systems.baselines.ials.improve", spy)
+    config = Config(dim=4, epochs=1)
+    with threads.use(2):
+        factorise(Problem.of(random_matrix(), config), config)
+    assert set(seen) == {1}  # else both wait for each other: fifteen times slower on a busy machine

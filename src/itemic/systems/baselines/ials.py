@@ -135,7 +135,7 @@ def factorise(
         for side in (problem.users, problem.items)
     )
     n_threads = threads.count()
-    with threads.single(), ThreadPoolExecutor(n_threads, initializer=threads.apply) as pool:
+    with threads.single(), ThreadPoolExecutor(n_threads) as pool:
 
         def update(x: np.ndarray, rows: Rows, fixed: np.ndarray, steps: int | None) -> np.ndarray:
             if steps is None:
