@@ -10,33 +10,33 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(default=1e-3, gt=0)
     """Step size, the peak of the schedule. Adam's own default."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     """Pull of all weights towards 0: added to the gradient by adam and sgd, taken off the weights by adamw."""
-    batch_size: int = Field(1024, ge=1)
+    batch_size: int = Field(default=1024, ge=1)
     """Examples a batch."""
-    epochs: int = Field(100, ge=1)
+    epochs: int = Field(default=100, ge=1)
     """Passes over the data, at most."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     """Which rule turns gradients into steps."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the step size falls from its peak to 0 at the last step; constant does not."""
-    warmup: int = Field(0, ge=0)
+    warmup: int = Field(default=0, ge=0)
     """Steps over which the step size rises from 0 to its peak."""
-    clip: float | None = Field(None, gt=0)
+    clip: float | None = Field(default=None, gt=0)
     """The largest norm that the gradient of all weights together may have; None leaves it alone."""
-    accumulate: int = Field(1, ge=1)
+    accumulate: int = Field(default=1, ge=1)
     """Batches whose gradients are averaged into one step."""
-    eval_every: int = Field(1, ge=1)
+    eval_every: int = Field(default=1, ge=1)
     """Epochs from one validation to the next."""
-    patience: int | None = Field(None, ge=1)
+    patience: int | None = Field(default=None, ge=1)
     """Validations in a row without a better metric after which training ends; None goes to the last epoch."""
     metric: str = "ndcg@20"
     """What validation is judged by; the weights that were best by it are kept."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 runs matrix products under autocast; weights, losses and optimiser state stay float32."""
-    checkpoint_steps: int | None = Field(None, ge=1)
+    checkpoint_steps: int | None = Field(default=None, ge=1)
     """Steps from one checkpoint to the next, where checkpoints are written at all; None for none by steps."""
-    checkpoint_minutes: float | None = Field(10.0, gt=0)
+    checkpoint_minutes: float | None = Field(default=10.0, gt=0)
     """Minutes from one checkpoint to the next; None for none by time."""
