@@ -5,13 +5,18 @@ from typing import TYPE_CHECKING, Any
 from itemic.training.config import TrainingConfig
 
 if TYPE_CHECKING:
+    from itemic.training.negatives import Negatives
     from itemic.training.trainer import Hooks, Stage, Trainer, shuffled
 
-__all__ = ["Hooks", "Stage", "Trainer", "TrainingConfig", "shuffled"]
+__all__ = ["Hooks", "Negatives", "Stage", "Trainer", "TrainingConfig", "shuffled"]
 
 
 def __getattr__(name: str) -> Any:
     """The parts that need torch, imported when first used."""
+    if name == "Negatives":
+        from itemic.training.negatives import Negatives
+
+        return Negatives
     if name in ("Hooks", "Stage", "Trainer", "shuffled"):
         from itemic.training import trainer
 
