@@ -92,7 +92,7 @@ class Model(Generic[C, M]):
         """
         name, fields = cls.entry.name, list(cls.Config.model_fields)
         try:
-            return cls.Config(**options)
+            return cls.Config(**{option: _completed(cls.Config, option, value) for option, value in options.items()})
         except ValidationError as error:
             first = error.errors()[0]
             option = ".".join(map(str, first["loc"]))
@@ -334,6 +334,14 @@ class Model(Generic[C, M]):
         self._catalogue = Dataset(items, users, nothing, name=about["name"], repeats=about["repeats"])
         path = folder / "histories.parquet"
         self.histories = _read_ragged(path) if path.exists() else None
+
+
+def _completed(config: type[ModelConfig], option: str, value: Any) -> Any:
+    """A group of options given in part, as in training={"epochs": 5}: the others keep the defaults of this system."""
+    default = config.model_fields[option].default if option in config.model_fields else None
+    if isinstance(default, BaseModel) and isinstance(value, Mapping):
+        return {**default.model_dump(), **value}
+    return value
 
 
 def load(folder: str | Path) -> Any:
