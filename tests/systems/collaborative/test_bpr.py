@@ -1,0 +1,120 @@
+"""BPR-MF: its losses and gradients by hand, its draws, and what many negatives buy."""
+
+import math
+from statistics import mean
+
+import numpy as np
+import pytest
+import torch
+from torch import Generator
+
+from itemic.data.simulated import planted_groups
+from itemic.evaluation import evaluate
+from itemic.registry import find
+from itemic.systems.collaborative.bpr import BPR, Triples, bpr, sampled_softmax
+from itemic.training import TrainingConfig
+
+QUICK = {"dim": 16, "training": {"lr": 0.02, "batch_size": 1024, "epochs": 12}}
+
+
+@pytest.fixture(scope="module")
+def planted():
+    return planted_groups(seed=0)
+
+
+@pytest.fixture
+def scores():
+    rng = Generator().manual_seed(0)
+    positive = torch.randn(5, generator=rng, dtype=torch.float64, requires_grad=True)
+    negative = torch.randn(5, 3, generator=rng, dtype=torch.float64, requires_grad=True)
+    return positive, negative
+
+
+def test_bpr_is_its_definition_written_as_a_loop(scores):
+    positive, negative = (x.tolist() for x in scores)
+    terms = [-math.log(1 / (1 + math.exp(n - p))) for p, row in zip(positive, negative) for n in row]
+    assert bpr(*scores).item() == pytest.approx(mean(terms), abs=1e-12)
+
+
+def test_sampled_softmax_is_its_definition_written_as_a_loop(scores):
+    positive, negative = (x.tolist() for x in scores)
+    terms = [-math.log(math.exp(p) / (math.exp(p) + sum(map(math.exp, row)))) for p, row in zip(positive, negative)]
+    assert sampled_softmax(*scores).item() == pytest.approx(mean(terms), abs=1e-12)
+
+
+def test_with_one_negative_both_losses_are_the_same(scores):
+    positive, negative = scores
+    assert bpr(positive, negative[:, :1]).item() == pytest.approx(sampled_softmax(positive, negative[:, :1]).item())
+
+
+@pytest.mark.parametrize("loss", [bpr, sampled_softmax])
+def test_gradients_are_those_of_finite_differences(loss, scores):
+    assert torch.autograd.gradcheck(loss, scores)
+
+
+def test_a_score_of_a_thousand_overflows_neither_loss():
+    far = torch.tensor([-1000.0]), torch.tensor([[1000.0]])
+    assert bpr(*far).item() == sampled_softmax(*far).item() == 2000.0
+
+
+def test_the_gradient_of_one_triple_is_that_of_the_paper(planted):
+    """∂w = -(1 - σ)(h⁺ - h⁻) + λ w, ∂h⁺ = -(1 - σ) w + λ h⁺, ∂h⁻ = (1 - σ) w + λ h⁻; no other row is touched."""
+    model = BPR(dim=4, l2=0.1)
+    model._module = module = model.build(planted[0].catalogue)
+    one = torch.tensor([3])
+    sum(model.loss(Triples(one, one + 4, one[None] + 6)).values()).backward()
+    w, positive, negative = module.user[3], module.item[7], module.item[9]
+    rest = 1 - torch.sigmoid(w @ positive - w @ negative)
+    torch.testing.assert_close(module.user.grad[3], -rest * (positive - negative) + 0.1 * w)
+    torch.testing.assert_close(module.item.grad[7], -rest * w + 0.1 * positive)
+    torch.testing.assert_close(module.item.grad[9], rest * w + 0.1 * negative)
+    assert module.user.grad.any(1).nonzero().flatten().tolist() == [3]
+    assert module.item.grad.any(1).nonzero().flatten().tolist() == [7, 9]
+
+
+def test_the_penalty_is_half_the_mean_squared_lengths_of_a_triple(planted):
+    model = BPR(dim=4, l2=0.3, n_negatives=2)
+    model._module = module = model.build(planted[0].catalogue)
+    batch = Triples(torch.tensor([0, 1]), torch.tensor([2, 3]), torch.tensor([[4, 5], [6, 7]]))
+    triples = [(u, i, j) for u, i, row in zip(*(x.tolist() for x in batch)) for j in row]
+    user, item = module.user.detach(), module.item.detach()
+    squares = [(user[u] @ user[u] + item[i] @ item[i] + item[j] @ item[j]).item() for u, i, j in triples]
+    assert model.loss(batch)["l2"].item() == pytest.approx(0.3 / 2 * mean(squares), rel=1e-5)
+
+
+def test_an_epoch_visits_every_pair_once_with_negatives_that_the_user_did_not_take(planted):
+    train, _ = planted
+    model = BPR(n_negatives=3, training={"batch_size": 1000})
+    model._module = model.build(train.catalogue)
+    model.prepare(train)
+    batches = list(model.batches(train, Generator().manual_seed(0)))
+    user, item, negatives = (torch.cat(parts).numpy() for parts in zip(*batches))
+    order = np.lexsort((item, user))
+    np.testing.assert_array_equal(np.stack([user, item])[:, order], train.interactions.distinct_pairs())
+    taken = train.interactions.matrix().toarray()
+    assert negatives.shape == (len(user), 3)
+    assert not taken[user[:, None], negatives].any()
+
+
+def test_bpr_finds_planted_groups_and_loses_them_when_held_at_zero(planted):
+    train, test = planted
+    popular = evaluate(find("popularity")().fit(train), test, "recall@20")["recall@20"]
+    found = evaluate(BPR(**QUICK).fit(train), test, "recall@20")["recall@20"]
+    held = evaluate(BPR(l2=100, **QUICK).fit(train), test, "recall@20")["recall@20"]
+    assert found > 3 * popular
+    assert held < 2 * popular
+
+
+@pytest.mark.parametrize("loss", ["bpr", "sampled_softmax"])
+def test_many_negatives_find_more_in_as_many_steps(loss):
+    train, test = planted_groups(n_items=800, n_groups=16, seed=0)
+    few = {"lr": 0.02, "batch_size": 1024, "epochs": 3}
+    models = [BPR(dim=32, loss=loss, n_negatives=n, training=few).fit(train) for n in (1, 10)]
+    one, many = (evaluate(model, test, "ndcg@20")["ndcg@20"] for model in models)
+    assert many > 1.2 * one
+
+
+def test_options_of_training_given_in_part_leave_the_others_as_the_system_has_them():
+    training = BPR(training={"epochs": 5}).config.training
+    assert (training.epochs, training.batch_size) == (5, BPR().config.training.batch_size)
+    assert training.batch_size != TrainingConfig().batch_size
