@@ -7,7 +7,7 @@ to the trainer. Where answers need more than the weights, `finish` makes it.
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, get_args, get_origin
@@ -90,13 +90,14 @@ class Model(Generic[C, M]):
         Raises:
             ConfigError: names the option, its value or its nearest spelling.
         """
-        name, fields = cls.entry.name, list(cls.Config.model_fields)
+        name = cls.entry.name
         try:
             return cls.Config(**{option: _completed(cls.Config, option, value) for option, value in options.items()})
         except ValidationError as error:
             first = error.errors()[0]
             option = ".".join(map(str, first["loc"]))
             if first["type"] == "extra_forbidden":
+                fields = _fields_beside(cls.Config, first["loc"])
                 near, listed = did_you_mean(option, fields), ", ".join(fields) or "none"
                 raise ConfigError(f"{name} has no option '{option}'.{near} Options: {listed}.") from None
             raise ConfigError(f"{name}: {option} cannot be {first['input']!r}: {first['msg']}.") from None
@@ -145,7 +146,7 @@ class Model(Generic[C, M]):
             TrainingDiverged: a loss term is nan or infinite.
         """
         self._check_needs(train)
-        if valid is not None and len(valid) == 0:
+        if valid is not None and len(valid.relevant.values) == 0:
             raise DataError(
                 f"the validation part of {train.name} has nothing to be found. Raise its share, or fit without."
             )
@@ -154,6 +155,8 @@ class Model(Generic[C, M]):
         self.weights, self.tables, self.shape, self._module = {}, {}, {}, None
         self._catalogue = train.catalogue
         if type(self).build is Model.build:
+            if resume:
+                raise ConfigError(f"{self.entry.name} is solved in one step: there is nothing to resume.")
             self.weights = self.solve(train)
         else:
             self._train(train, valid, Path(folder) if folder is not None else None, resume)
@@ -170,26 +173,33 @@ class Model(Generic[C, M]):
 
         from itemic.training import Hooks, Trainer
 
+        if resume and folder is None:
+            raise ConfigError(
+                f"{self.entry.name}: to resume, give the folder of the run: fit(..., folder=, resume=True)."
+            )
         threads.apply()
         seed = int(getattr(self.config, "seed", 0))
-        torch.manual_seed(seed)
-        self._module = self.build(self.catalogue)
-        self.prepare(train)
 
         def validate() -> dict[str, float]:
             assert valid is not None
             self._take_weights()
             return self.validate(valid)
 
+        about = {"version of itemic": VERSION, "system": self.entry.name, "dataset": train.fingerprint}
+        about |= {
+            "validation part": valid.label if valid is not None else None,
+            **_named(self.config.model_dump(mode="json")),
+        }
         hooks = Hooks(self.on_epoch, self.on_step, validate if valid is not None else None)
-        print_ = hashlib.blake2b(f"{self.config.model_dump_json()} {train.fingerprint}".encode(), digest_size=16)
-        trainer = Trainer(
-            self._module, self.stages(train), hooks, seed=seed, folder=folder, fingerprint=print_.hexdigest()
-        )
-        at = trainer.fit(resume)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self._module = self.build(self.catalogue)
+            self.prepare(train)
+            trainer = Trainer(self._module, self.stages(train), hooks, seed=seed, folder=folder, about=about)
+            at = trainer.fit(resume)
         self._module.eval()
         self._take_weights()
-        curve = [{k: v for k, v in point.items() if k != "step"} for point in at.history]
+        curve = [line for line in at.history if any("@" in name for name in line)]
         self.fitted_on = {"epochs": at.epochs_run, "best_epoch": at.best_epoch, "curve": curve}
 
     def _take_weights(self) -> None:
@@ -342,6 +352,26 @@ def _completed(config: type[ModelConfig], option: str, value: Any) -> Any:
     if isinstance(default, BaseModel) and isinstance(value, Mapping):
         return {**default.model_dump(), **value}
     return value
+
+
+def _fields_beside(config: type[BaseModel], path: Sequence[Any]) -> list[str]:
+    """The options that could stand where a path of names ends, each with its path."""
+    *groups, _ = path
+    for group in groups:
+        config = type(config.model_fields[group].default)
+    return [".".join([*groups, name]) for name in config.model_fields]
+
+
+def _named(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Every single option by its path.
+
+    >>> _named({"dim": 8, "training": {"lr": 0.1}})
+    {'dim': 8, 'training.lr': 0.1}
+    """
+    named: dict[str, Any] = {}
+    for name, value in options.items():
+        named |= _named(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return named
 
 
 def load(folder: str | Path) -> Any:

@@ -18,6 +18,7 @@ from itemic.nn.topk import score_pairs, top_k, top_k_inner
 
 BLOCK_BYTES = 128 << 20
 """How much memory one block of scores may take."""
+VALIDATED = ["recall@10", "ndcg@10", "recall@20", "ndcg@20"]
 
 
 class SystemConfig(ModelConfig):
@@ -84,13 +85,18 @@ class Recommender(Model[C, M]):
         return self.rank(Query(history=Ragged.from_lengths(codes, np.ones(len(codes), np.int64))), k)
 
     def validate(self, valid: EvalSet) -> dict[str, float]:
-        """recall and ndcg at 10 and 20 on the validation part, by full ranking."""
+        """By full ranking of the validation part: recall and ndcg at 10 and 20, and what training is judged by."""
         self.finish()
-        lists = self.rank(valid.query, min(20, self.catalogue.n_items)).items
-        depths = [k for k in (10, 20) if k <= lists.shape[1]] or [lists.shape[1]]
-        wanted = [f"{name}@{k}" for k in depths for name in ("recall", "ndcg")]
-        values = metrics.evaluate_lists(lists, valid.relevant, metrics=wanted, grades=valid.grades)
-        return {name: float(value.mean()) for name, value in values.items()}
+        training = getattr(self.config, "training", None)
+        names = [*VALIDATED, *([training.metric] if training is not None else [])]
+        wanted = [metrics.metric(name) for name in dict.fromkeys(names)]
+        depth = max(metric.k or 0 for metric in wanted)
+        lists = self.rank(valid.query, min(depth, self.catalogue.n_items)).items
+        lists = np.pad(lists, ((0, 0), (0, depth - lists.shape[1])), constant_values=-1)
+        values = metrics.evaluate_lists(
+            lists, valid.relevant, metrics=[metric.name for metric in wanted], grades=valid.grades
+        )
+        return {name: float(np.nanmean(value)) for name, value in values.items()}
 
     def ask(
         self,

@@ -21,9 +21,10 @@ class TrainingConfig(BaseModel):
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     """Which rule turns gradients into steps."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How the step size falls from its peak to 0 at the last step; constant does not."""
+    """How the step size falls from its peak to 0 at the end: step by step where a stage knows how many batches an epoch
+    has, else epoch by epoch."""
     warmup: int = Field(default=0, ge=0)
-    """Steps over which the step size rises from 0 to its peak."""
+    """Steps over which the step size rises evenly; the last of them is at the peak."""
     clip: float | None = Field(default=None, gt=0)
     """The largest norm that the gradient of all weights together may have; None leaves it alone."""
     accumulate: int = Field(default=1, ge=1)

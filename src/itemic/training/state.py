@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,15 @@ def flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
 
     >>> tensors = {}
     >>> flatten({"step": 3, "m": [torch.ones(2)]}, "adam", tensors)
-    {'step': 3, 'm': [{'tensor': 'adam.m.0'}]}
+    {'step': 3, 'm': [{'#tensor': 'adam.m.0'}]}
     """
     if isinstance(value, Tensor):
         tensors[path] = value.detach().contiguous().clone()
-        return {"tensor": path}
+        return {"#tensor": path}
     if isinstance(value, Mapping):
         pairs = {str(key): flatten(item, f"{path}.{key}", tensors) for key, item in value.items()}
         integers = bool(value) and all(isinstance(key, int) for key in value)
-        return {"integers": pairs} if integers else pairs
+        return {"#integers": pairs} if integers else pairs
     if isinstance(value, list | tuple):
         return [flatten(item, f"{path}.{n}", tensors) for n, item in enumerate(value)]
     return value
@@ -43,10 +43,10 @@ def unflatten(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     >>> unflatten(flatten({0: torch.ones(2), 1: {"b": 2}}, "x", tensors), tensors)
     {0: tensor([1., 1.]), 1: {'b': 2}}
     """
-    if isinstance(value, dict) and set(value) == {"tensor"}:
-        return tensors[value["tensor"]]
-    if isinstance(value, dict) and set(value) == {"integers"}:
-        return {int(key): unflatten(item, tensors) for key, item in value["integers"].items()}
+    if isinstance(value, dict) and set(value) == {"#tensor"}:
+        return tensors[value["#tensor"]]
+    if isinstance(value, dict) and set(value) == {"#integers"}:
+        return {int(key): unflatten(item, tensors) for key, item in value["#integers"].items()}
     if isinstance(value, dict):
         return {key: unflatten(item, tensors) for key, item in value.items()}
     return [unflatten(item, tensors) for item in value] if isinstance(value, list) else value
@@ -61,17 +61,25 @@ def write_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
     tensors: dict[str, Tensor] = {}
     facts = flatten(state, "state", tensors)
     place = folder / f"step-{step:09d}"
+    if place.exists():  # a resumed run comes by again where a newer checkpoint was damaged
+        shutil.rmtree(place)
     with replacing(place) as new:
         save_file(tensors, new / "tensors.safetensors")
         (new / "state.json").write_text(json.dumps(facts))
-    for old in list(checkpoints(folder))[KEPT:]:
+    for old in checkpoints(folder)[KEPT:]:
         shutil.rmtree(old)
     return place
 
 
-def checkpoints(folder: Path) -> Iterator[Path]:
+def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a folder, newest first."""
-    return iter(sorted(folder.glob("step-*"), reverse=True))
+    return sorted(folder.glob("step-*"), reverse=True)
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Removes all checkpoints of a folder, and what a kill left of one that was being written."""
+    for place in (*checkpoints(folder), *folder.glob(".step-*.partial")):
+        shutil.rmtree(place)
 
 
 def read_checkpoint(place: Path) -> dict[str, Any]:

@@ -7,28 +7,31 @@ random numbers as they were when the epoch began; a resumed epoch draws its batc
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
-from itemic.errors import ConfigError, LoadError, TrainingDiverged
+from itemic.errors import ConfigError, DataError, LoadError, TrainingDiverged
+from itemic.files import write_text
 from itemic.progress import report
 from itemic.training.config import TrainingConfig
 from itemic.training.state import (
     checkpoints,
     random_state,
     read_checkpoint,
+    remove_checkpoints,
     restore_random_state,
     write_checkpoint,
 )
 
 Terms = dict[str, Tensor]
 """Named parts of the loss; what is minimised is their sum."""
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Stage:
     """One part of a training: what is drawn, what is minimised, and which submodules move."""
 
     name: str
-    """For logs. A stage with the name of an earlier one continues its optimiser."""
+    """For logs. A stage with the name of an earlier one continues its optimiser, its warmup and its schedule."""
     config: TrainingConfig
     batches: Callable[[Generator], Iterable[Any]]
     """The batches of one epoch; every random draw comes from the generator it is given."""
@@ -51,7 +54,7 @@ class Stage:
 
 @dataclass
 class Hooks:
-    """What a model does beside the loss. Hooks change parameters and buffers and nothing else, so resume is exact."""
+    """What a model does beside the loss. Hooks change what is in `state_dict` and nothing else, so resume is exact."""
 
     on_epoch: Callable[[int], None] = lambda epoch: None
     on_step: Callable[[int], None] = lambda step: None
@@ -68,8 +71,12 @@ class Progress:
     """Epochs of this stage that are over."""
     batch: int = 0
     """Batches of the epoch under way that are over."""
+    totals: dict[str, float] = field(default_factory=dict)
+    """Sum of each loss term over those batches."""
     step: int = 0
     """Optimiser steps of the run."""
+    steps: dict[str, int] = field(default_factory=dict)
+    """Optimiser steps by the name of the stage."""
     best: float | None = None
     best_epoch: int = 0
     bad: int = 0
@@ -77,7 +84,7 @@ class Progress:
     epochs_run: int = 0
     """Epochs of all stages that are over."""
     history: list[dict[str, Any]] = field(default_factory=list)
-    """Every validation: stage, epoch, step, metrics."""
+    """A line for every epoch: stage, epoch, step, lr, loss terms, and metrics where it was validated."""
 
 
 class Trainer:
@@ -91,30 +98,39 @@ class Trainer:
         *,
         seed: int = 0,
         folder: Path | None = None,
-        fingerprint: str = "",
+        about: Mapping[str, Any] | None = None,
     ) -> None:
-        """`fingerprint` says what is trained on what; a checkpoint with another one is refused."""
+        """`about` says what is trained on what, by name; a checkpoint that says otherwise is refused."""
         self.module, self.stages, self.hooks = module, list(stages), hooks or Hooks()
-        self.folder, self.fingerprint = folder, fingerprint
+        self.folder, self.about = folder, dict(about or {})
         self.rng = Generator().manual_seed(seed)
         self.at = Progress()
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self._trainable = {id(p) for p in module.parameters() if p.requires_grad}
         self._epoch_rng = self.rng.get_state()
         self._best: dict[str, Tensor] = {}
         self._saved = time.monotonic()
+        trains: dict[str, Sequence[str]] = {}
+        for stage in self.stages:
+            if trains.setdefault(stage.name, stage.trains) != stage.trains:
+                raise ValueError(f"two stages named {stage.name!r} share an optimiser and must train the same parts")
 
     def fit(self, resume: bool = False) -> Progress:
         """Trains to the end, or on from the newest checkpoint, and leaves the best weights of each stage in the module.
 
+        Without `resume` the checkpoints of an earlier run in the folder are removed.
+
         Raises:
-            TrainingDiverged: a loss term is nan or infinite; the message names it, the step and the last good weights.
-            LoadError: the checkpoint is of another config or another dataset.
+            TrainingDiverged: a loss term or a weight is nan or infinite; the message names it, the step and the last
+                good weights.
+            DataError: an epoch has no batch.
+            LoadError: there is no checkpoint, or it is damaged, of another config or of another dataset.
         """
         if resume:
             self._resume()
         elif self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / "metrics.jsonl").write_text("")
+            remove_checkpoints(self.folder)
+        self._write_log()
         while self.at.stage < len(self.stages):
             self._run(self.stages[self.at.stage])
             self._next_stage()
@@ -122,87 +138,101 @@ class Trainer:
 
     def _run(self, stage: Stage) -> None:
         self._freeze(stage)
-        fresh = self.at.epoch == 0 and self.at.batch == 0
-        if fresh and stage.begin is not None:
+        if self.at.epoch == 0 and self.at.batch == 0 and stage.begin is not None:
             stage.begin()
         optimizer = self._optimizer(stage)
         while self.at.epoch < stage.config.epochs:
             if self.at.batch == 0:
                 self._epoch_rng = self.rng.get_state()
                 self.hooks.on_epoch(self.at.epoch)
-            terms = self._epoch(stage, optimizer)
-            self.at.epoch, self.at.batch, self.at.epochs_run = self.at.epoch + 1, 0, self.at.epochs_run + 1
-            self._epoch_rng = self.rng.get_state()
-            if self._validated(stage, terms):
+            self._epoch(stage, optimizer)
+            if self.at.batch == 0:
+                raise DataError(f"{stage.name} has nothing to learn from: an epoch gave no batch. Add interactions.")
+            self._check_weights(stage)
+            if self._epoch_ends(stage, optimizer):
                 break
 
-    def _epoch(self, stage: Stage, optimizer: torch.optim.Optimizer) -> dict[str, float]:
-        """One epoch, or what is left of it: the mean of every loss term."""
-        config, done = stage.config, self.at.batch
-        totals: dict[str, Tensor] = {}
-        n = 0
+    def _epoch(self, stage: Stage, optimizer: torch.optim.Optimizer) -> None:
+        """One epoch, or what is left of it."""
+        config, at = stage.config, self.at
         self.rng.set_state(self._epoch_rng)
-        batches = iter(stage.batches(self.rng))
-        for _ in range(done):
+        source = stage.batches(self.rng)
+        n_batches = len(source) if isinstance(source, Sized) else None
+        batches = iter(source)
+        for _ in range(at.batch):
             next(batches)
         for group in _grouped(batches, config.accumulate):
             for parameters in optimizer.param_groups:
-                parameters["lr"] = config.lr * self._scale(config)
+                parameters["lr"] = config.lr * self._scale(stage, n_batches)
             optimizer.zero_grad(set_to_none=True)
             for batch in group:
-                with _autocast(config):
-                    terms = stage.loss(batch)
-                self._check_finite(stage, terms)
-                loss = torch.stack([term.float() for term in terms.values()]).sum() / len(group)
-                loss.backward()
-                for name, term in terms.items():
-                    totals[name] = totals.get(name, torch.zeros(())) + term.detach().float()
-                n += 1
+                self._add_gradient(stage, batch, len(group))
             if config.clip is not None:
                 nn.utils.clip_grad_norm_(self._parameters(stage), config.clip)
             optimizer.step()
-            self.at.step += 1
-            self.at.batch += len(group)
-            self.hooks.on_step(self.at.step)
-            self._checkpoint_when_due(config)
-        return {name: float(total) / max(n, 1) for name, total in totals.items()}
+            at.step, at.batch = at.step + 1, at.batch + len(group)
+            at.steps[stage.name] = at.steps.get(stage.name, 0) + 1
+            self.hooks.on_step(at.step)
+            self._checkpoint_when_due(stage)
 
-    def _validated(self, stage: Stage, terms: dict[str, float]) -> bool:
+    def _add_gradient(self, stage: Stage, batch: Any, share: int) -> None:
+        """Adds the gradient of the batch's loss, divided by `share`, to that of the parameters."""
+        with _autocast(stage.config):
+            terms = stage.loss(batch)
+        values = torch.stack([term.float() for term in terms.values()])
+        (values.sum() / share).backward()
+        for name, value in zip(terms, values.tolist()):
+            if not math.isfinite(value):
+                raise self._diverged(stage, f"loss term '{name}' is {value} at step {self.at.step + 1:,}")
+            self.at.totals[name] = self.at.totals.get(name, 0.0) + value
+
+    def _epoch_ends(self, stage: Stage, optimizer: torch.optim.Optimizer) -> bool:
         """Logs the epoch, validates where it is due, keeps the best weights; True when it is time to stop."""
-        config, metric = stage.config, stage.metric or stage.config.metric
-        last = self.at.epoch >= config.epochs
-        due = self.hooks.validate is not None and (self.at.epoch % config.eval_every == 0 or last)
-        line: dict[str, Any] = {"stage": stage.name, "epoch": self.at.epoch, "step": self.at.step, **terms}
-        if due and self.hooks.validate is not None:
-            self.module.eval()
-            with torch.no_grad():
-                metrics = self.hooks.validate()
-            self._freeze(stage)
-            if metric not in metrics:
-                raise ConfigError(f"validation gives {', '.join(metrics)}, not '{metric}'. Set training.metric to one.")
-            line |= metrics
-            self.at.history.append({k: line[k] for k in ("stage", "epoch", "step")} | metrics)
-            if self.at.best is None or metrics[metric] > self.at.best:
-                self.at.best, self.at.best_epoch, self.at.bad = metrics[metric], self.at.epoch, 0
-                self._best = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
-            else:
-                self.at.bad += 1
-        self._log(line)
-        report(stage.name, self.at.epoch, config.epochs, self._note(line, metric))
-        return due and config.patience is not None and self.at.bad >= config.patience
+        config, at = stage.config, self.at
+        means = {name: total / at.batch for name, total in at.totals.items()}
+        at.epoch, at.batch, at.totals, at.epochs_run = at.epoch + 1, 0, {}, at.epochs_run + 1
+        line = {"stage": stage.name, "epoch": at.epoch, "step": at.step, "lr": optimizer.param_groups[0]["lr"], **means}
+        due = self.hooks.validate is not None and (at.epoch % config.eval_every == 0 or at.epoch == config.epochs)
+        if due:
+            line |= self._validated(stage)
+        at.history.append(line)
+        self._write_log()
+        stop = due and config.patience is not None and at.bad >= config.patience
+        report(stage.name, at.epoch, at.epoch if stop else config.epochs, self._note(stage, line))
+        return stop
 
-    def _note(self, line: Mapping[str, Any], metric: str) -> str:
-        shown = [f"{k} {v:.4g}" for k, v in line.items() if isinstance(v, float) and (k == metric or "@" not in k)]
+    def _validated(self, stage: Stage) -> dict[str, float]:
+        """The metrics of the module as it is; the weights are kept when none were better."""
+        assert self.hooks.validate is not None
+        self.module.eval()
+        with torch.no_grad():
+            metrics = self.hooks.validate()
+        self._freeze(stage)
+        at, metric = self.at, stage.metric or stage.config.metric
+        if metric not in metrics:
+            raise ConfigError(f"validation gives {', '.join(metrics)}, not '{metric}'. Set training.metric to one.")
+        if at.best is None or metrics[metric] > at.best:
+            at.best, at.best_epoch, at.bad = metrics[metric], at.epoch, 0
+            self._best = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
+        else:
+            at.bad += 1
+        return metrics
+
+    def _note(self, stage: Stage, line: Mapping[str, Any]) -> str:
+        """What the progress bar says: the loss terms, the metric, the best one so far."""
+        metric, hidden = stage.metric or stage.config.metric, {"stage", "epoch", "step", "lr"}
+        shown = [f"{k} {v:.4g}" for k, v in line.items() if k not in hidden and (k == metric or "@" not in k)]
         best = [f"(best {self.at.best:.4f}, epoch {self.at.best_epoch})"] if self.at.best is not None else []
         return "  ".join(shown + best)
 
     def _next_stage(self) -> None:
+        at = self.at
         if self._best:
             self.module.load_state_dict(self._best)
         self._best = {}
-        self.at.stage, self.at.epoch, self.at.batch = self.at.stage + 1, 0, 0
-        if self.at.stage < len(self.stages):
-            self.at.best, self.at.best_epoch, self.at.bad = None, 0, 0
+        at.stage, at.epoch, at.batch = at.stage + 1, 0, 0
+        if at.stage < len(self.stages):
+            at.best, at.best_epoch, at.bad = None, 0, 0
 
     def _freeze(self, stage: Stage) -> None:
         moving = {id(p) for p in self._parameters(stage)}
@@ -213,61 +243,62 @@ class Trainer:
             self.module.get_submodule(name).train()
 
     def _parameters(self, stage: Stage) -> list[nn.Parameter]:
+        """What moves in this stage; a parameter that came frozen stays so."""
         found = {id(p): p for name in stage.trains for p in self.module.get_submodule(name).parameters()}
-        return list(found.values())
+        return [p for key, p in found.items() if key in self._trainable]
 
     def _optimizer(self, stage: Stage) -> torch.optim.Optimizer:
         if stage.name not in self.optimizers:
             config = stage.config
-            kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
-            options: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
-            if config.optimizer != "sgd":
-                options["fused"] = True
-            self.optimizers[stage.name] = kinds[config.optimizer](self._parameters(stage), **options)
+            options = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
+            self.optimizers[stage.name] = OPTIMIZERS[config.optimizer](self._parameters(stage), **options)
         return self.optimizers[stage.name]
 
-    def _scale(self, config: TrainingConfig) -> float:
-        """The share of the peak step size at this point of the stage."""
-        if config.warmup and self.at.step < config.warmup:
-            return (self.at.step + 1) / config.warmup
+    def _scale(self, stage: Stage, n_batches: int | None) -> float:
+        """The share of the peak step size at the step about to be made."""
+        config, at = stage.config, self.at
+        step = at.steps.get(stage.name, 0) + 1
+        if step <= config.warmup:
+            return step / config.warmup
         if config.schedule == "constant":
             return 1.0
-        done = min(1.0, self.at.epoch / config.epochs)
+        before, total = (
+            sum(s.config.epochs for s in stages if s.name == stage.name)
+            for stages in (self.stages[: at.stage], self.stages)
+        )
+        done = (before + at.epoch + (at.batch / n_batches if n_batches else 0)) / total
         return 1 - done if config.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
 
-    def _check_finite(self, stage: Stage, terms: Terms) -> None:
-        for name, term in terms.items():
-            if not torch.isfinite(term).all():
-                saved = next(checkpoints(self.folder), None) if self.folder is not None else None
-                good = f"Last good weights: {saved}" if saved else "No checkpoint was written"
-                raise TrainingDiverged(
-                    f"loss term '{name}' is {term.item()} at step {self.at.step:,} (epoch {self.at.epoch + 1}; "
-                    f"lr {stage.config.lr:g}). {good}. Lower the learning rate."
-                )
+    def _check_weights(self, stage: Stage) -> None:
+        """A finite loss can still have a gradient that is not; such weights are neither kept nor written."""
+        for name, parameter in self.module.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise self._diverged(stage, f"the weights '{name}' are no longer finite after step {self.at.step:,}")
 
-    def _log(self, line: Mapping[str, Any]) -> None:
+    def _diverged(self, stage: Stage, what: str) -> TrainingDiverged:
+        saved = checkpoints(self.folder) if self.folder is not None else []
+        good = f"Last good weights: {saved[0]}." if saved else "No checkpoint was written before."
+        where = f"epoch {self.at.epoch + 1}; lr {stage.config.lr:g}"
+        return TrainingDiverged(f"{what} ({where}). {good} Lower the learning rate (training.lr).")
+
+    def _write_log(self) -> None:
         if self.folder is not None:
-            with (self.folder / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            write_text(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.at.history))
 
-    def _checkpoint_when_due(self, config: TrainingConfig) -> None:
+    def _checkpoint_when_due(self, stage: Stage) -> None:
         if self.folder is None:
             return
-        by_step = config.checkpoint_steps is not None and self.at.step % config.checkpoint_steps == 0
-        minutes = (time.monotonic() - self._saved) / 60
-        if by_step or (config.checkpoint_minutes is not None and minutes >= config.checkpoint_minutes):
-            self.checkpoint()
-
-    def checkpoint(self) -> Path:
-        """Writes where the run stands."""
-        assert self.folder is not None
-        self._saved = time.monotonic()
-        return write_checkpoint(self.folder, self.at.step, self._state())
+        steps, minutes = stage.config.checkpoint_steps, stage.config.checkpoint_minutes
+        by_step = steps is not None and self.at.step % steps == 0
+        if by_step or (minutes is not None and time.monotonic() - self._saved >= 60 * minutes):
+            self._check_weights(stage)
+            write_checkpoint(self.folder, self.at.step, self._state())
+            self._saved = time.monotonic()
 
     def _state(self) -> dict[str, Any]:
         return {
-            "fingerprint": self.fingerprint,
-            "at": vars(self.at),
+            "about": self.about,
+            "at": asdict(self.at),
             "module": self.module.state_dict(),
             "best": self._best,
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
@@ -276,13 +307,17 @@ class Trainer:
         }
 
     def _resume(self) -> None:
-        assert self.folder is not None
-        place = next(checkpoints(self.folder), None)
-        if place is None:
+        saved = checkpoints(self.folder) if self.folder is not None else []
+        if not saved:
             raise LoadError(f"{self.folder} holds no checkpoint to resume from. Start without --resume.")
-        state = read_checkpoint(place)
-        if state["fingerprint"] != self.fingerprint:
-            raise LoadError(f"{place} was trained with another config or on another dataset. Start without --resume.")
+        state = read_checkpoint(saved[0])
+        for name in {**state["about"], **self.about}:
+            was, now = state["about"].get(name), self.about.get(name)
+            if was != now:
+                raise LoadError(
+                    f"{saved[0]} was trained with another {name}: {was!r}, now {now!r}. "
+                    "Go on with what it was, or start without --resume."
+                )
         self.at = Progress(**state["at"])
         self.module.load_state_dict(state["module"])
         self._best = state["best"]
@@ -291,25 +326,16 @@ class Trainer:
             self._optimizer(named[name]).load_state_dict(optimizer)
         self._epoch_rng = state["epoch_rng"]
         restore_random_state(state["random"])
-        self._rewind_log()
-
-    def _rewind_log(self) -> None:
-        """Drops the lines of epochs that will be run again."""
-        assert self.folder is not None
-        path = self.folder / "metrics.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= self.at.step]
-        path.write_text("".join(line + "\n" for line in kept))
 
 
-def shuffled(n: int, size: int, rng: Generator) -> Iterator[Tensor]:
+def shuffled(n: int, size: int, rng: Generator) -> Sequence[Tensor]:
     """The numbers 0 to n - 1 in random order, `size` at a time; the last batch may be shorter.
 
-    >>> batches = list(shuffled(5, 2, torch.Generator().manual_seed(0)))
-    >>> [len(batch) for batch in batches], sorted(torch.cat(batches).tolist())
+    >>> batches = shuffled(5, 2, torch.Generator().manual_seed(0))
+    >>> [len(batch) for batch in batches], sorted(torch.cat(list(batches)).tolist())
     ([2, 2, 1], [0, 1, 2, 3, 4])
     """
-    yield from torch.randperm(n, generator=rng).split(size)
+    return torch.randperm(n, generator=rng).split(size)
 
 
 def _grouped(batches: Iterator[Any], size: int) -> Iterator[list[Any]]:
@@ -323,5 +349,5 @@ def _grouped(batches: Iterator[Any], size: int) -> Iterator[list[Any]]:
         yield group
 
 
-def _autocast(config: TrainingConfig) -> Any:
+def _autocast(config: TrainingConfig) -> AbstractContextManager[Any]:
     return torch.autocast("cpu", torch.bfloat16) if config.precision == "bfloat16" else nullcontext()
