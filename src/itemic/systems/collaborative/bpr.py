@@ -84,7 +84,8 @@ class BPR(FoldingRecommender[Config, Vectors]):
 
     def loss(self, batch: Triples) -> dict[str, Float[Tensor, ""]]:
         user = embedding(batch.user, self.module.user)
-        item, negatives = embedding(batch.item, self.module.item), embedding(batch.negatives, self.module.item)
-        positive, negative = (user * item).sum(-1), torch.einsum("bd,bnd->bn", user, negatives)
-        lengths = torch.stack([x.square().sum(-1).mean() for x in (user, item, negatives)]).sum()
-        return {self.config.loss: LOSSES[self.config.loss](positive, negative), "l2": self.config.l2 / 2 * lengths}
+        items = embedding(torch.cat([batch.item[:, None], batch.negatives], 1), self.module.item)
+        scores = torch.einsum("bd,bnd->bn", user, items)
+        lengths = user.square().sum(-1) + items[:, 0].square().sum(-1) + items[:, 1:].square().sum(-1).mean(-1)
+        loss = LOSSES[self.config.loss](scores[:, 0], scores[:, 1:])
+        return {self.config.loss: loss, "l2": self.config.l2 / 2 * lengths.mean()}
