@@ -1,7 +1,7 @@
 """Recipes and their results: the schema, the search, several seeds, the list, the tables, and the numbers in CI."""
 
 import json
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -10,11 +10,12 @@ import yaml
 from itemic.data import TEST, TRAIN, VALID, Dataset
 from itemic.errors import ConfigError, DataError
 from itemic.evaluation import evaluate, reproduce, reproduce_list
-from itemic.evaluation.recipes import Recipe, all_recipes, find_recipe, read_recipe, recipes_folder
+from itemic.evaluation.recipes import Recipe, all_recipes, find_recipe, merged, read_recipe, recipes_folder
 from itemic.evaluation.reproduce import data_of, measure
 from itemic.evaluation.tables import results_table, write_tables
 from itemic.registry import system
 from itemic.systems.base import ScoreRecommender, SystemConfig
+from itemic.training import TrainingConfig
 from itemic.version import VERSION
 
 
@@ -37,6 +38,47 @@ class Counts(ScoreRecommender[Config]):
 
     def scores(self, query):
         return np.tile(self.weights["scores"], (len(query), 1))
+
+
+class ClockConfig(SystemConfig):
+    training: TrainingConfig = TrainingConfig(epochs=9, patience=4, batch_size=400)
+    good: int = 3
+    seed: int = 0
+
+
+@system("toy-clock", family="toys", answers=["anyone"])
+class Clock(ScoreRecommender[ClockConfig, Any]):
+    """How many users each item has: after the good epoch as it is, after every other one upside down."""
+
+    fitted: ClassVar[list[tuple[int, int, bool]]] = []
+
+    def fit(self, train, valid=None, **options):
+        self.fitted.append((self.config.training.epochs, len(train.interactions), valid is not None))
+        return super().fit(train, valid, **options)
+
+    def build(self, catalogue):
+        from torch import nn, ones, zeros
+
+        parts = {"clock": nn.Parameter(zeros(1), False), "free": nn.Parameter(ones(1))}
+        return nn.ParameterDict(parts | {"counts": nn.Parameter(zeros(catalogue.n_items), False)})
+
+    def prepare(self, train):
+        from torch import from_numpy
+
+        self.module["counts"].data = from_numpy(train.interactions.item_counts()).float()
+
+    def batches(self, train, rng):
+        return [None]
+
+    def loss(self, batch):
+        return {"free": self.module["free"].sum()}
+
+    def on_epoch(self, epoch):
+        self.module["clock"].data += 1
+
+    def scores(self, query):
+        sign = 1 if self.weights["clock"][0] == self.config.good else -1
+        return np.tile(sign * self.weights["counts"], (len(query), 1))
 
 
 START, END = "<!-- results -->", "<!-- /results -->"
@@ -141,6 +183,51 @@ def test_a_search_chooses_by_a_part_of_train_and_refits_on_all_of_it(data, setti
     assert 0.85 * last < tried[0][1] < last
 
 
+def test_where_there_is_no_validation_part_the_epoch_comes_from_a_share_of_train_and_one_refit_on_all_of_it(data):
+    Clock.fitted.clear()
+    options = {"system": "toy-clock", "split": {"by": "random", "test": 0.2, "valid": 0}}
+    facts = measure(recipe(**options, stop={"metric": "ndcg@5", "holdout": 0.1}, seeds=[0, 1]), data)
+    (first, carved, judged), *refits = Clock.fitted
+    assert (first, judged) == (9, True)
+    assert refits == [(3, refits[0][1], False)] * 2
+    assert 0.85 * refits[0][1] < carved < refits[0][1]
+    assert facts["stop"]["epochs"] == [3]
+    assert (facts["stop"]["metric"], facts["stop"]["on"]) == ("ndcg@5", "10 % of each user's train interactions, seed 0")
+    assert [point["epoch"] for point in facts["curve"]] == [1, 2, 3, 4, 5, 6, 7]
+    assert facts["curve"][2]["ndcg@5"] == max(point["ndcg@5"] for point in facts["curve"])
+    assert (facts["config"]["training"]["epochs"], facts["config"]["training"]["patience"]) == (3, None)
+    assert facts["config"]["training"]["batch_size"] == 400
+    never = measure(recipe(**options, config={"training": {"epochs": 9}}), data)
+    assert value(never) < value(facts)  # the last epoch is a bad one
+    assert "stop" not in never
+    assert facts["metrics"]["recall@5"]["value"] == pytest.approx(
+        value(measure(recipe(split=options["split"]), data)), abs=1e-6
+    )
+
+
+def test_where_there_is_a_validation_part_it_stops_training_and_nothing_is_fitted_anew(data):
+    Clock.fitted.clear()
+    facts = measure(recipe(system="toy-clock", stop={"metric": "mrr@7"}), data)
+    assert [(epochs, judged) for epochs, _, judged in Clock.fitted] == [(9, True)]
+    assert (facts["stop"]["on"], facts["stop"]["epochs"]) == ("the validation part", [3])
+    assert facts["config"]["training"]["metric"] == facts["stop"]["metric"] == "mrr@7"
+    assert "mrr@7" in facts["curve"][0]
+
+
+def test_a_search_over_a_trained_system_stops_each_setting_and_takes_options_by_path(data):
+    grid = {"training.epochs": [1, 6], "good": [2]}
+    search = {"metric": "ndcg@5", "grid": grid}
+    facts = measure(recipe(system="toy-clock", stop={"metric": "ndcg@5"}, search=search), data)
+    assert facts["search"]["chosen"] == {"training.epochs": 6, "good": 2}
+    assert facts["stop"]["epochs"] == [2]
+    assert facts["config"]["training"]["batch_size"] == 400
+
+
+def test_a_system_without_epochs_cannot_stop_at_one(data):
+    with pytest.raises(ConfigError, match="toy-counts is not trained in epochs. Leave out the key 'stop'."):
+        measure(recipe(stop={"metric": "ndcg@5"}), data)
+
+
 def test_other_settings_are_measured_beside_the_main_one(data):
     facts = measure(recipe(beside={"rare first": {"sign": -1.0}}), data)
     other = measure(recipe(config={"sign": -1.0}), data)
@@ -198,6 +285,8 @@ def test_the_table_shows_measured_beside_published_between_its_markers(place, tm
         ({"metrics": {"recall@5": {"publishd": 1}}}, "no key 'metrics.recall@5.publishd'. Did you mean 'published'"),
         ({"fit": "all"}, "fit cannot be 'all'"),
         ({"config": {"seed": 3}}, "a seed belongs under seeds"),
+        ({"stop": {"metric": "ndcg@5", "holdot": 0.1}}, "no key 'stop.holdot'. Did you mean 'holdout'"),
+        ({"stop": {"metric": "ndcg@5", "holdout": 1}}, "stop.holdout cannot be 1: Input should be less than 1"),
         ({"search": {"metric": "ndcg@5"}}, "give a grid or configs, one of the two"),
         ({"search": {"metric": "ndcg", "grid": {"l2": [1]}}}, "'ndcg' needs a depth"),
         ({"dataset": "other"}, r"holds the recipe toy-counts/other. Move it to toy-counts/other.yaml"),
@@ -234,7 +323,7 @@ def test_every_recipe_here_can_be_read_and_names_a_system_and_its_options(monkey
     assert recipes
     for each in recipes:
         for setting in [{}, *(each.search.settings() if each.search else []), *each.beside.values()]:
-            find(each.system)(**{**each.config, **setting})
+            find(each.system)(**merged(each.config, setting))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,7 +55,7 @@ class Search(_Part):
         return self
 
     def settings(self) -> list[dict[str, Any]]:
-        """Every setting to try.
+        """Every setting to try; an option of a group goes by its path, as in `training.lr: [0.001, 0.01]`.
 
         >>> Search(metric="ndcg@20", grid={"a0": [0.1, 0.3], "dim": [64]}).settings()
         [{'a0': 0.1, 'dim': 64}, {'a0': 0.3, 'dim': 64}]
@@ -63,6 +63,24 @@ class Search(_Part):
         if self.configs:
             return self.configs
         return [dict(zip(self.grid, values)) for values in itertools.product(*self.grid.values())]
+
+
+class Stop(_Part):
+    """After which epoch a trained system stops: the best one on the validation part.
+
+    Where there is none, a share of each user's train interactions stands in for it, and then the system is fitted anew
+    on the whole train part for as many epochs. The test part is never looked at.
+    """
+
+    metric: str
+    holdout: float = Field(default=0.1, gt=0, lt=1)
+    """That share."""
+    seed: int = 0
+
+    @field_validator("metric")
+    @classmethod
+    def _is_metric(cls, name: str) -> str:
+        return _metric(name)
 
 
 class Recipe(_Part):
@@ -80,6 +98,8 @@ class Recipe(_Part):
     seeds: list[int] = Field([0], min_length=1)
     """One run each, for a system with an option `seed`."""
     search: Search | None = None
+    stop: Stop | None = None
+    """For a trained system. Without it a run stops by the validation part where there is one, else after all epochs."""
     beside: dict[str, dict[str, Any]] = {}
     """Other settings measured in the same run by name, as changes of `config`: what a choice costs."""
     note: str = ""
@@ -107,6 +127,21 @@ class Recipe(_Part):
     def name(self) -> str:
         """How messages call it: ease/gowalla-ngcf.bars."""
         return f"{self.system}/{self.dataset}" + (f".{self.variant}" if self.variant else "")
+
+
+def merged(options: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with the changes on top, groups of options merged; an option of a group may go by its path.
+
+    >>> merged({"dim": 8, "training": {"lr": 0.1}}, {"training.epochs": 5})
+    {'dim': 8, 'training': {'lr': 0.1, 'epochs': 5}}
+    """
+    result = dict(options)
+    for path, change in changes.items():
+        name, dot, rest = path.partition(".")
+        value, before = {rest: change} if dot else change, result.get(name, {})
+        both = isinstance(value, Mapping) and isinstance(before, Mapping)
+        result[name] = merged(before, value) if both else value
+    return result
 
 
 def recipes_folder() -> Path:
@@ -176,7 +211,7 @@ def _first(error: ValidationError) -> str:
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
-        of = {"split": SplitBy, "search": Search, "metrics": Target}.get(str(first["loc"][0]), Recipe)
+        of = {"split": SplitBy, "search": Search, "stop": Stop, "metrics": Target}.get(str(first["loc"][0]), Recipe)
         known = list(of.model_fields)
         return f"there is no key '{key}'.{did_you_mean(str(first['loc'][-1]), known)} Keys: {', '.join(known)}."
     if first["type"] == "missing":

@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from itemic.data.readers.known import known_set
 from itemic.data.splits import split
 from itemic.errors import ConfigError, DataError
 from itemic.evaluation.protocols import Result, evaluate
-from itemic.evaluation.recipes import Recipe, Search, all_recipes, find_recipe
+from itemic.evaluation.recipes import Recipe, Search, Stop, all_recipes, find_recipe, merged
 from itemic.evaluation.significance import intervals
 from itemic.files import write_text
 from itemic.progress import track
@@ -29,6 +29,8 @@ class Run(NamedTuple):
     seconds: float
     """For fitting, on average."""
     config: dict[str, Any]
+    stopped: dict[str, Any]
+    """For a system trained with validation: by what, after which epoch, and the curve of the first seed."""
 
     def per_query(self, metric: str) -> np.ndarray:
         """The metric of each query, averaged over the seeds."""
@@ -124,10 +126,11 @@ def measure(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
     }
     if searched is not None:
         document["search"] = searched
+    document |= run.stopped
     if recipe.beside:
         document["beside"] = {}
     for name, changes in recipe.beside.items():
-        other = _run(recipe, {**config, **changes}, train, valid, whole.test, metrics)
+        other = _run(recipe, merged(config, changes), train, valid, whole.test, metrics)
         values = {metric: _rounded(float(other.per_query(metric).mean())) for metric in metrics}
         document["beside"][name] = {"metrics": values, "seconds": round(other.seconds, 3), "config": other.config}
     return document | {"note": recipe.note}
@@ -141,12 +144,22 @@ def search(recipe: Recipe, train: Dataset, how: Search) -> tuple[dict[str, Any],
     carved = split(train, by="random", test=how.valid, valid=0, seed=how.seed)
     table = []
     for setting in track(how.settings(), f"{recipe.system}: search", len(how.settings())):
-        run = _run(recipe, {**recipe.config, **setting}, carved.train, None, carved.test, [how.metric])
+        valid = carved.test if recipe.stop is not None else None
+        run = _run(recipe, merged(recipe.config, setting), carved.train, valid, carved.test, [how.metric])
         value = float(run.per_query(how.metric).mean())
         table.append({"config": setting, "value": _rounded(value), "seconds": round(run.seconds, 3)})
     best = max(table, key=lambda row: row["value"])
     facts = {"metric": how.metric, "split": carved.test.label, "table": table, "chosen": best["config"]}
-    return {**recipe.config, **best["config"]}, facts
+    return merged(recipe.config, best["config"]), facts
+
+
+def stopping_epoch(recipe: Recipe, config: dict[str, Any], train: Dataset, how: Stop) -> dict[str, Any]:
+    """The best epoch on a validation part drawn from each user's train interactions, and the curve that shows it."""
+    known: Any = registry.find(recipe.system)
+    carved = split(train, by="random", test=how.holdout, valid=0, seed=how.seed)
+    seed = {"seed": recipe.seeds[0]} if "seed" in known.Config.model_fields else {}
+    facts = known(**config, **seed).fit(carved.train, carved.test).fitted_on
+    return _stopped(how.metric, f"{100 * how.holdout:g} % of each user's train interactions, seed {how.seed}", [facts])
 
 
 def device() -> str:
@@ -176,13 +189,33 @@ def _run(
     if len(recipe.seeds) > 1 and not seeded:
         raise ConfigError(f"{recipe.name}: {recipe.system} has no option 'seed'; {len(recipe.seeds)} seeds are alike.")
     threads.count()  # settled, and told to the libraries, before anything is timed
-    results, seconds, dump = [], [], {}
+    config, stopped = merged({}, config), {}
+    if recipe.stop is not None:
+        if "training" not in known.Config.model_fields:
+            raise ConfigError(f"{recipe.name}: {recipe.system} is not trained in epochs. Leave out the key 'stop'.")
+        config = merged(config, {"training.metric": recipe.stop.metric})
+        if valid is None:
+            stopped = stopping_epoch(recipe, config, train, recipe.stop)
+            config = merged(config, {"training": {"epochs": stopped["stop"]["epochs"][0], "patience": None}})
+    results, facts, dump = [], [], {}
     for seed in recipe.seeds:
         model = known(**{**config, **({"seed": seed} if seeded else {})}).fit(train, valid)
         results.append(evaluate(model, test, metrics, protocol=recipe.protocol))
-        seconds.append(model.fitted_on["seconds"])
+        facts.append(model.fitted_on)
         dump = model.config.model_dump(mode="json", by_alias=True, exclude={"seed"})
-    return Run(results, float(np.mean(seconds)), dump)
+    if facts[0].get("curve"):
+        stopped = _stopped(dump["training"]["metric"], "the validation part", facts)
+    return Run(results, float(np.mean([fact["seconds"] for fact in facts])), dump, stopped)
+
+
+def _stopped(metric: str, on: str, facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a result says of the end of training: the best epoch of each run, and the curve of the first."""
+    epochs, seconds = [fact["best_epoch"] for fact in facts], round(sum(fact["seconds"] for fact in facts), 3)
+    curve = [
+        {k: point[k] for k in ("stage", "epoch", "step")} | {k: _rounded(v) for k, v in point.items() if "@" in k}
+        for point in facts[0]["curve"]
+    ]
+    return {"stop": {"metric": metric, "on": on, "epochs": epochs, "seconds": seconds}, "curve": curve}
 
 
 def _split_options(recipe: Recipe) -> dict[str, Any]:
