@@ -5,6 +5,7 @@ BPR with its weights replaced, so that scoring, masking, top-k, collecting and m
 """
 
 import json
+import os
 import resource
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from recbole.utils import init_seed
 
 def main(folder: Path, threads: int, users_at_once: int, repeats: int) -> None:
     torch.set_num_threads(threads)
+    os.chdir(folder)  # RecBole writes logs where it runs
     users, items = (np.load(folder / "vectors.npz")[name] for name in ("users", "items"))
     config = Config(
         model="BPR",
