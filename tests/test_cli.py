@@ -164,6 +164,39 @@ def test_fit_says_what_it_is_fitted_on(shelf, tmp_path):
     assert "fitting on all" in done.stderr
 
 
+def test_a_trained_system_stops_by_the_validation_part_and_leaves_a_clean_folder_and_a_log(shelf, tmp_path):
+    run("data", "import", shelf / "events.csv", "--out", tmp_path / "d")
+    run("data", "split", tmp_path / "d", "--by", "random", "--valid", 0.2)
+    options = ["--set", "dim=4", "--set", "training.epochs=3", "--set", "training.eval_every=1"]
+    done = run("fit", "bpr", tmp_path / "d", *options, "--set", "training.checkpoint_steps=1", "--out", tmp_path / "b")
+    assert "best: epoch " in done.stdout
+    assert {path.suffix for path in (tmp_path / "b").iterdir()} == {".json", ".parquet", ".safetensors"}
+    assert [path.name for path in (tmp_path / "b.run").iterdir()] == ["metrics.jsonl"]
+    log = [json.loads(line) for line in (tmp_path / "b.run/metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in log] == [1, 2, 3]
+    assert all("ndcg@20" in line for line in log)
+    facts = json.loads((tmp_path / "b/system.json").read_text())
+    assert facts["config"]["training"]["epochs"] == 3
+    assert facts["fitted_on"]["curve"] == log
+    done = run("fit", "bpr", tmp_path / "d", *options, "--all", "--out", tmp_path / "b", "--json")
+    assert "all 3 epochs are run and the last one counts" in done.stderr
+    assert json.loads(done.stdout)["curve"] == []
+
+
+def test_resume_without_a_checkpoint_or_for_a_closed_form_says_so(shelf, tmp_path):
+    message = fails("fit", "bpr", shelf / "data", "--out", tmp_path / "b", "--resume")
+    assert message.endswith("b.run holds no checkpoint to resume from. Start without --resume.")
+    message = fails("fit", "ease", shelf / "data", "--out", tmp_path / "e", "--resume")
+    assert "ease is solved in one step: there is nothing to resume." in message
+    message = fails("fit", "bpr", shelf / "data", "--set", "training.learning_rate=1", "--out", tmp_path / "b")
+    assert (
+        "bpr has no option 'training.learning_rate'. Did you mean 'training.lr'?" in message or "training." in message
+    )
+    message = fails("fit", "bpr", shelf / "data", "--set", "training.lr=-1", "--out", tmp_path / "b")
+    assert "bpr: training.lr cannot be -1: Input should be greater than 0" in message
+    assert not (tmp_path / "b.run").exists()
+
+
 def test_a_split_is_chosen_saved_and_shown(shelf, tmp_path):
     run("data", "import", shelf / "events.csv", "--out", tmp_path / "d")
     done = run("data", "split", tmp_path / "d", "--by", "users", "--seed", 3, "--json")

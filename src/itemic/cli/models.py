@@ -58,6 +58,7 @@ def _options(name: str) -> Output:
 FIT_EXAMPLES = [
     "itemic fit ease my-data --out runs/e",
     "itemic fit ials my-data --set dim=256 --set epochs=10 --out runs/i",
+    "itemic fit bpr my-data --set training.epochs=50 --out runs/b",
     "itemic fit popularity my-data --all --out runs/p      (no split: everything)",
 ]
 
@@ -70,34 +71,46 @@ FIT_EXAMPLES = [
 )
 @click.option("--all", "everything", is_flag=True, help="Fit on all interactions, the test part too.")
 @click.option("--out", type=click.Path(), metavar="FOLDER", help="Where to save. Default: runs/SYSTEM.")
-def fit(system: str, data: str, settings: Sequence[str], everything: bool, out: str | None) -> Output:
+@click.option("--resume", is_flag=True, help="Go on from the newest checkpoint of a run that was cut off.")
+def fit(system: str, data: str, settings: Sequence[str], everything: bool, out: str | None, resume: bool) -> Output:
     """Fit SYSTEM on the train part of DATA and save it.
 
-    DATA is a dataset folder, a file of interactions, or the name of a known set.
+    DATA is a dataset folder, a file of interactions, or the name of a known set. Training stops by the validation part
+    where DATA has one. Its log, metrics.jsonl, and its checkpoints are in FOLDER.run; the checkpoints go when it ends.
     """
     from itemic import registry, threads
     from itemic.files import check_place
 
     model = registry.find(system)(**_settings(settings))
+    trained = "training" in type(model.config).model_fields
     whole = open_data(data)
     train = whole if everything else whole.train
     part = "the train part" if whole.split is not None and not everything else "all"
     how = f" of the split ({whole.split.label})" if whole.split is not None and not everything else ""
     note(f"{system} on {whole.name}: {whole.n_users:,} users, {whole.n_items:,} items; fitting on {part}{how}: "
          f"{len(train.interactions):,} interactions; {threads.describe()}")  # fmt: skip
+    valid = whole.valid if trained and whole.split is not None and not everything and len(whole.valid) else None
+    if trained and valid is None:
+        note(f"without a validation part: all {model.config.training.epochs:,} epochs are run and the last one counts")
     folder = Path(out or Path("runs") / system)
     check_place(folder)  # before hours of fitting, not after
-    model.fit(train)
+    model.fit(train, valid, folder=f"{folder}.run", resume=resume)
     model.save(folder)
+    if trained:
+        _end_run(Path(f"{folder}.run"))
+    facts = model.fitted_on
     first = whole.users.ids.external([0])[0] if whole.n_users else "ID"
     next_ = f"itemic rank {folder} --user {shlex.quote(str(first))} --k {min(10, whole.n_items)}"
-    document = {
-        "system": system,
-        "saved": str(folder),
-        "config": model.config.model_dump(mode="json"),
-        **model.fitted_on,
-    }
-    return Output(document, [f"saved {folder} ({model.fitted_on['seconds']:.2f} s)      next: {next_}"])
+    best = f"best: epoch {facts['best_epoch']} of {facts['epochs']}; " if facts.get("best_epoch") else ""
+    document = {"system": system, "saved": str(folder), "config": model.config.model_dump(mode="json"), **facts}
+    return Output(document, [f"saved {folder} ({best}{facts['seconds']:.2f} s)      next: {next_}"])
+
+
+def _end_run(folder: Path) -> None:
+    """Removes the checkpoints of a run whose model is saved; the log stays."""
+    from itemic.training.state import remove_checkpoints
+
+    remove_checkpoints(folder)
 
 
 def _settings(settings: Sequence[str]) -> dict[str, Any]:
