@@ -28,13 +28,12 @@ def killed(folder, at, *options):
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
 
 
-def test_a_run_killed_again_and_again_ends_with_the_same_bits_and_the_same_log(capsys, tmp_path):
+def test_a_run_killed_twice_ends_with_the_same_bits_and_the_same_log(capsys, tmp_path):
     """Dropout, batch norm, Adam, clipping, accumulation, schedules, three stages, early stopping, hooks that draw."""
     whole = finished(capsys, tmp_path / "whole")
     draw = random.Random(0)
-    killed(tmp_path / "cut", draw.randrange(4, 72))
-    killed(tmp_path / "cut", f"valid-{draw.randrange(2, 4)}", "--resume")  # all batches of the epoch are over
-    killed(tmp_path / "cut", draw.randrange(100, 140), "--resume")
+    killed(tmp_path / "cut", draw.randrange(7, 60))
+    killed(tmp_path / "cut", f"valid-{draw.randrange(7, 10)}", "--resume")  # all batches of the epoch are over
     assert finished(capsys, tmp_path / "cut", resume=True) == whole
     assert (tmp_path / "cut/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
 
