@@ -49,7 +49,7 @@ def main(folder: str, resume: bool = False, kill_at: str = "") -> None:
         with torch.no_grad():
             module["head"].bias.add_(0.01 * torch.rand(1))
 
-    common = {"batch_size": 8, "epochs": 6, "metric": "fit@1", "patience": 3, "checkpoint_steps": 6, "warmup": 9}
+    common = {"batch_size": 8, "epochs": 6, "metric": "fit@1", "patience": 3, "checkpoint_steps": 9, "warmup": 9}
     first = TrainingConfig(lr=0.02, schedule="cosine", clip=1.0, **common)
     second = TrainingConfig(lr=0.01, optimizer="adamw", weight_decay=0.1, accumulate=2, schedule="linear", **common)
     stages = [
