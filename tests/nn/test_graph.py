@@ -83,6 +83,22 @@ def test_propagation_and_its_gradient_are_those_of_dense_powers(norm, combine):
     torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("combine", ["mean", "last", "concat"])
+@pytest.mark.parametrize("n_layers", [0, 1, 3])
+def test_some_rows_of_a_propagation_and_their_gradient_are_those_of_the_whole(norm, combine, n_layers):
+    graph, x, rows = (
+        tiny(norm),
+        torch.randn(7, 5, requires_grad=True),
+        torch.tensor([5, 0, 6, 5]),
+    )  # node 6 stands alone
+    found, wanted = propagate(graph, x, n_layers, combine, rows), propagate(graph, x, n_layers, combine)[rows]
+    torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-6)
+    weight = torch.randn_like(wanted)
+    gradients = [torch.autograd.grad((z * weight).sum(), x)[0] for z in (found, wanted)]
+    torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-6)
+
+
 @pytest.mark.parametrize("combine", ["mean", "last", "concat"])
 def test_no_layers_leave_the_vectors_as_they_are(combine):
     x = torch.randn(7, 5)

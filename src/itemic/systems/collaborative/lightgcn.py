@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Float32
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 
 from itemic.data import Dataset, Ragged
 from itemic.nn.graph import propagate
@@ -36,8 +37,9 @@ class LightGCN(GraphRecommender[Config, Spreading]):
 
     def loss(self, batch: Triples) -> dict[str, Float[Tensor, ""]]:
         graph, nodes = self.module.thinned(self.config.edge_dropout), self.module.nodes
-        spread = propagate(graph, nodes, self.config.n_layers)
-        return {"bpr": bpr(spread, batch), "l2": self.config.l2 / 2 * lengths(nodes, batch)}
+        rows, batch = batch.renumbered()  # only what the batch looks at need be made, and only once
+        spread, free = propagate(graph, nodes, self.config.n_layers, rows=rows), embedding(rows, nodes)
+        return {"bpr": bpr(spread, batch), "l2": self.config.l2 / 2 * lengths(free, batch)}
 
     def finish(self) -> None:
         graph, nodes, n_users = self.module.graph, self.module.nodes.detach(), self.catalogue.n_users

@@ -68,6 +68,16 @@ class Triples(NamedTuple):
     item: Int[Tensor, " batch"]
     negatives: Int[Tensor, "batch negatives"]
 
+    def renumbered(self) -> tuple[Int[Tensor, " distinct"], "Triples"]:
+        """The rows that occur, each once, and the triples as places among them.
+
+        >>> Triples(torch.tensor([7]), torch.tensor([9]), torch.tensor([[8, 9]])).renumbered()[0]
+        tensor([7, 8, 9])
+        """
+        rows, places = torch.cat([x.flatten() for x in self]).unique(return_inverse=True)
+        parts = places.split([x.numel() for x in self])
+        return rows, Triples(*(part.view(x.shape) for part, x in zip(parts, self)))
+
 
 def bpr(vectors: Float[Tensor, "nodes dim"], batch: Triples) -> Float[Tensor, ""]:
     """Mean of -log sigmoid(score taken - score not taken): log 2 when nothing is told apart, 0 at best.
