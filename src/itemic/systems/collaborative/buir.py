@@ -28,7 +28,7 @@ class Config(FoldingConfig):
     """How much of the slow copy stays in each step. Paper: 0.995."""
     n_layers: int = Field(0, ge=0)
     """Steps along the graph of users and items: 0 for the paper's BUIR-id, 3 for its BUIR-nb. The paper
-    gains by neighbours with `drop_edges` on."""
+    gains by neighbours; on Last.fm they cost a quarter, .19 against .26 (recall@20), with `drop_edges` or without."""
     drop_edges: float = Field(0.2, ge=0, lt=1)
     """With n_layers, both encoders see a graph of their own in each step, without a share of the edges drawn between 0
     and this. Paper: 0.2; the authors' code has it switched off."""
