@@ -45,7 +45,8 @@ def _system(name: str) -> str:
         f"- items never trained on: {'yes' if entry.cold_items else 'no'}",
     ]
     facts += [f"- paper: {entry.paper}"] if entry.paper else []
-    measured = results_table(ROOT / "results", system=name)
+    has_results = any((ROOT / "results").glob(f"{name}__*.json"))
+    measured = results_table(ROOT / "results", system=name) if has_results else "Not measured yet."
     parts = [f"# {name}", docstring, "\n".join(facts), "## Options", "\n".join(options), "## Measured", measured]
     return "\n\n".join(parts) + "\n"
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from itemic.evaluation.tables import write_tables
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -83,6 +85,22 @@ def test_outputs_may_differ_in_measured_digits_and_times_only():
     assert not same(row, row.replace("0.1446", "0.1546"))
     assert not same(row, row.replace("ease", "ials"))
     assert not same(row, row.replace("  p < 0.001", ""))
+
+
+def test_the_tables_of_the_readme_are_those_of_the_registry_and_the_results(tmp_path):
+    copy = tmp_path / "README.md"
+    copy.write_text((ROOT / "README.md").read_text())
+    write_tables(copy, ROOT / "results")
+    remedy = "bring it up to date: python -m itemic.evaluation.tables README.md"
+    assert copy.read_text() == (ROOT / "README.md").read_text(), remedy
+
+
+def test_the_tables_of_the_readme_are_those_of_the_registry_and_the_results(tmp_path):
+    copy = tmp_path / "README.md"
+    copy.write_text((ROOT / "README.md").read_text())
+    write_tables(copy, ROOT / "results")
+    mend = "bring it up to date: python -m itemic.evaluation.tables README.md"
+    assert copy.read_text() == (ROOT / "README.md").read_text(), mend
 
 
 def test_there_are_blocks_to_run():

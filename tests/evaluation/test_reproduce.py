@@ -192,7 +192,10 @@ def test_where_there_is_no_validation_part_the_epoch_comes_from_a_share_of_train
     assert refits == [(3, refits[0][1], False)] * 2
     assert 0.85 * refits[0][1] < carved < refits[0][1]
     assert facts["stop"]["epochs"] == [3]
-    assert (facts["stop"]["metric"], facts["stop"]["on"]) == ("ndcg@5", "10 % of each user's train interactions, seed 0")
+    assert (facts["stop"]["metric"], facts["stop"]["on"]) == (
+        "ndcg@5",
+        "10 % of each user's train interactions, seed 0",
+    )
     assert [point["epoch"] for point in facts["curve"]] == [1, 2, 3, 4, 5, 6, 7]
     assert facts["curve"][2]["ndcg@5"] == max(point["ndcg@5"] for point in facts["curve"])
     assert (facts["config"]["training"]["epochs"], facts["config"]["training"]["patience"]) == (3, None)

@@ -13,7 +13,7 @@ from itemic import registry
 from itemic.errors import DataError
 from itemic.files import write_text
 
-HEADER = ("system", "data set", "metric", "measured", "published", "ratio", "s")
+HEADER = ("system", "data set", "metric", "measured", "published or reference", "ratio", "fit, s")
 ALIGNED = ("---", "---", "---", "---:", "---:", "---:", "---:")
 
 
