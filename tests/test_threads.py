@@ -29,6 +29,14 @@ def test_the_environment_settles_the_count_and_blas_follows():
     assert run(code, ITEMIC_THREADS="1").strip() == "1 1 thread (ITEMIC_THREADS) [1]"
 
 
+def test_torch_keeps_the_count_when_numba_starts_its_threads():
+    code = (
+        "import torch; from itemic import threads; threads.count(); torch.get_num_threads(); "
+        "import numba; threads.apply(); print(torch.get_num_threads())"
+    )
+    assert run(code, ITEMIC_THREADS="1", NUMBA_NUM_THREADS="3").strip() == "1"
+
+
 def test_without_it_the_count_is_measured_and_no_torch_is_loaded():
     code = "import sys; from itemic import threads; print(threads.describe()); print('torch' in sys.modules)"
     said, torch_loaded = run(code).splitlines()

@@ -114,10 +114,10 @@ def _limit(n: int) -> None:
     setter = threading.Thread(target=threadpool_limits, args=(n, "blas"))
     setter.start()
     setter.join()
-    if (torch := sys.modules.get("torch")) is not None:
-        torch.set_num_threads(n)
     if (numba := sys.modules.get("numba")) is not None:
         numba.set_num_threads(min(n, numba.config.NUMBA_NUM_THREADS))
+    if (torch := sys.modules.get("torch")) is not None:  # after numba, whose first call gives OpenMP all CPUs
+        torch.set_num_threads(n)
 
 
 def _from_environment() -> _Choice | None:
