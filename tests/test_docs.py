@@ -91,14 +91,6 @@ def test_the_tables_of_the_readme_are_those_of_the_registry_and_the_results(tmp_
     copy = tmp_path / "README.md"
     copy.write_text((ROOT / "README.md").read_text())
     write_tables(copy, ROOT / "results")
-    remedy = "bring it up to date: python -m itemic.evaluation.tables README.md"
-    assert copy.read_text() == (ROOT / "README.md").read_text(), remedy
-
-
-def test_the_tables_of_the_readme_are_those_of_the_registry_and_the_results(tmp_path):
-    copy = tmp_path / "README.md"
-    copy.write_text((ROOT / "README.md").read_text())
-    write_tables(copy, ROOT / "results")
     mend = "bring it up to date: python -m itemic.evaluation.tables README.md"
     assert copy.read_text() == (ROOT / "README.md").read_text(), mend
 
