@@ -98,13 +98,22 @@ class NGCF(GraphRecommender[Config, Network]):
         with torch.no_grad():
             states = self.module(self.module.graph)
             self.keep(self.module.joined(states))
-            n_users, untrained = self.catalogue.n_users, self.tables["untrained"]
-            self.tables["sent"] = torch.cat(states[:-1], 1)[n_users:].numpy()
-        self.tables["free"] = np.delete(self.weights["nodes"][:n_users], untrained, axis=0).mean(0)
+            self.tables["sent"] = torch.cat(states[:-1], 1)[self.catalogue.n_users :].numpy()
+        trained = np.flatnonzero(self._taken.lengths)
+        received = self._received(self._taken.take(trained))
+        self.tables["guess"] = np.linalg.lstsq(received, self.weights["nodes"][trained])[0]
 
     def fold_in(self, histories: Ragged) -> Float32[np.ndarray, "histories all"]:
-        """What the network makes of a user with this history and the mean user's free vector; the items stay."""
-        return self.folded(histories, np.tile(self.tables["free"], (len(histories), 1)))
+        """What the network makes of users with these histories; the items stay.
+
+        Their free vectors are guessed from what they receive in the first layer, linearly, as fits the trained users.
+        """
+        return self.folded(histories, self._received(histories) @ self.tables["guess"])
+
+    def _received(self, histories: Ragged) -> Float32[np.ndarray, "histories received"]:
+        """The free vectors of the items along the edges of each history, added up, and a 1."""
+        sent = self.edges(histories) @ self.tables["sent"][:, : self.config.dim]
+        return np.concatenate([sent, np.ones((len(sent), 1), np.float32)], 1)
 
     def folded(
         self, histories: Ragged, free: Float32[np.ndarray, "histories dim"]
