@@ -112,7 +112,8 @@ class Interactions:
 
     def distinct_pairs(self) -> tuple[Int32[np.ndarray, " pairs"], Int32[np.ndarray, " pairs"]]:
         """Every (user, item) once, sorted by user and item."""
-        keys = np.unique(self.user.astype(np.int64) * self.n_items + self.item)
+        keys = np.sort(self.user.astype(np.int64) * self.n_items + self.item)
+        keys = keys[np.diff(keys, prepend=-1) > 0]  # as np.unique, which takes many times longer
         return (keys // self.n_items).astype(np.int32), (keys % self.n_items).astype(np.int32)
 
     def item_counts(self) -> Int64[np.ndarray, " items"]:
