@@ -232,7 +232,8 @@ def test_git_checksums_are_those_that_git_computes(site, tmp_path):
     if shutil.which("git") is None:
         pytest.skip("git is not installed")
     run = subprocess.run(["git", "hash-object", "--stdin"], input=DATA, capture_output=True, check=True)
-    fetch(f"{site.address}/x.bin", tmp_path / "x.bin", f"git:{run.stdout.decode().strip()}")
+    path = fetch(f"{site.address}/x.bin", tmp_path / "x.bin", f"git:{run.stdout.decode().strip()}")
+    assert path.read_bytes() == DATA
 
 
 def test_the_first_download_is_recorded_and_later_ones_must_agree(site, tmp_path):
