@@ -7,7 +7,7 @@ FIND_PYTHON := $(firstword $(foreach name,python3.11 python3.12 python3.13 pytho
 	$(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
 PYTHON ?= $(FIND_PYTHON)
 
-.PHONY: demo test test-slow lint docs peers serve clean
+.PHONY: demo test test-slow lint docs peers clean
 
 demo: $(VENV)/installed
 	@$(BIN)/itemic demo $(DATA)
