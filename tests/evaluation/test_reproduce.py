@@ -167,6 +167,18 @@ def test_seeds_give_a_value_each_and_their_mean(data):
         measure(recipe(system="popularity", seeds=[0, 1]), data)
 
 
+def test_several_divisions_give_a_value_each_their_mean_and_an_interval_over_users(data):
+    seeds = [{"by": "random", "test": 0.2, "valid": 0.2, "seed": seed} for seed in (0, 1)]
+    one, two = (measure(recipe(split=split), data)["metrics"]["recall@5"] for split in seeds)
+    facts = measure(recipe(split={**seeds[0], "seed": [0, 1]}), data)
+    both = facts["metrics"]["recall@5"]
+    assert both["values"] == [one["value"], two["value"]]
+    assert one["value"] != two["value"]
+    assert both["value"] == pytest.approx(np.mean(both["values"]), abs=1e-6)
+    assert both["interval"][1] - both["interval"][0] < one["interval"][1] - one["interval"][0]
+    assert facts["split"] == "random, test 20 %, valid 20 %, seed 0; random, test 20 %, valid 20 %, seed 1"
+
+
 @pytest.mark.parametrize(
     "settings", [{"grid": {"sign": [-1.0, 1.0, 0.0]}}, {"configs": [{"sign": -1.0}, {"sign": 1.0}]}]
 )

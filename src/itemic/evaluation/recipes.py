@@ -27,8 +27,13 @@ class SplitBy(_Part):
     by: str = "official"
     test: float = 0.1
     valid: float = 0.1
-    seed: int = 0
+    seed: int | list[int] = 0
+    """Where the division comes from; with several, the recipe is run on each and their spread is reported."""
     mask_valid: bool | None = None
+
+    def seeds(self) -> list[int]:
+        """The seed of each division."""
+        return self.seed if isinstance(self.seed, list) else [self.seed]
 
 
 class Search(_Part):

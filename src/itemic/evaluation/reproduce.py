@@ -1,5 +1,6 @@
 """A recipe run: the system fitted on its data set, measured, and written beside what was published."""
 
+import itertools
 import json
 import os
 import platform
@@ -22,19 +23,35 @@ from itemic.progress import track
 from itemic.version import VERSION
 
 
+class Division(NamedTuple):
+    """A data set as a recipe divides it."""
+
+    train: Dataset
+    valid: EvalSet | None
+    test: EvalSet
+
+
 class Run(NamedTuple):
-    """A setting fitted and measured with each seed."""
+    """A setting fitted and measured on each division with each seed."""
 
     results: list[Result]
+    users: list[np.ndarray]
+    """Who the queries of each result belong to."""
     seconds: float
     """For fitting, on average."""
     config: dict[str, Any]
     stopped: dict[str, Any]
     """For a system trained with validation: by what, after which epoch, and the curve of the first seed."""
 
-    def per_query(self, metric: str) -> np.ndarray:
-        """The metric of each query, averaged over the seeds."""
-        return np.mean([result.values[metric] for result in self.results], axis=0)
+    def per_user(self, metric: str) -> np.ndarray:
+        """The metric of each user, averaged over the results that test them."""
+        users, values = np.concatenate(self.users), np.concatenate([result.values[metric] for result in self.results])
+        _, place, counts = np.unique(users, return_inverse=True, return_counts=True)
+        return np.bincount(place, values) / counts
+
+    def mean(self, metric: str) -> float:
+        """The metric, averaged over the results."""
+        return float(np.mean([result[metric] for result in self.results]))
 
 
 def reproduce(system: str, dataset: str, variant: str | None = None, *, results: str | Path = "results") -> Path:
@@ -87,26 +104,24 @@ def data_of(recipe: Recipe) -> Dataset:
 
 def measure(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
     """The result of a recipe on its data, as it is written to its file."""
-    whole = split(dataset, **_split_options(recipe))
-    train = whole.train if recipe.fit == "train" else whole.part(TRAIN, VALID)
-    valid = whole.valid if recipe.fit == "train" and whole.split and (whole.split.part == VALID).any() else None
+    divisions = [_divided(recipe, dataset, seed) for seed in recipe.split.seeds()]
     config, searched = recipe.config, None
     if recipe.search is not None:
-        config, searched = search(recipe, train, recipe.search)
+        config, searched = search(recipe, divisions[0].train, recipe.search)
     metrics = list(recipe.metrics)
-    run = _run(recipe, config, train, valid, whole.test, metrics)
-    spread = intervals({metric: run.per_query(metric) for metric in metrics})
+    run = _run(recipe, config, divisions, metrics)
+    spread = intervals({metric: run.per_user(metric) for metric in metrics})
     first = run.results[0]
     document: dict[str, Any] = {
         "system": recipe.system,
         "dataset": recipe.dataset,
         "variant": recipe.variant,
-        "split": first.split,
+        "split": "; ".join(dict.fromkeys(result.split for result in run.results)),
         "fit": recipe.fit,
         "protocol": first.protocol,
         "metrics": {
             metric: {
-                "value": _rounded(spread[metric].mean),
+                "value": _rounded(run.mean(metric)),
                 "values": [_rounded(result[metric]) for result in run.results],
                 "interval": [_rounded(spread[metric].low), _rounded(spread[metric].high)],
                 "published": target.published,
@@ -130,8 +145,8 @@ def measure(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
     if recipe.beside:
         document["beside"] = {}
     for name, changes in recipe.beside.items():
-        other = _run(recipe, merged(config, changes), train, valid, whole.test, metrics)
-        values = {metric: _rounded(float(other.per_query(metric).mean())) for metric in metrics}
+        other = _run(recipe, merged(config, changes), divisions, metrics)
+        values = {metric: _rounded(other.mean(metric)) for metric in metrics}
         document["beside"][name] = {"metrics": values, "seconds": round(other.seconds, 3), "config": other.config}
     return document | {"note": recipe.note}
 
@@ -145,8 +160,8 @@ def search(recipe: Recipe, train: Dataset, how: Search) -> tuple[dict[str, Any],
     table = []
     for setting in track(how.settings(), f"{recipe.system}: search", len(how.settings())):
         valid = carved.test if recipe.stop is not None else None
-        run = _run(recipe, merged(recipe.config, setting), carved.train, valid, carved.test, [how.metric])
-        value = float(run.per_query(how.metric).mean())
+        run = _run(recipe, merged(recipe.config, setting), [Division(carved.train, valid, carved.test)], [how.metric])
+        value = run.mean(how.metric)
         table.append({"config": setting, "value": _rounded(value), "seconds": round(run.seconds, 3)})
     best = max(table, key=lambda row: row["value"])
     facts = {"metric": how.metric, "split": carved.test.label, "table": table, "chosen": best["config"]}
@@ -176,14 +191,19 @@ def device() -> str:
     return named[0] if named else platform.processor() or platform.machine()
 
 
-def _run(
-    recipe: Recipe,
-    config: dict[str, Any],
-    train: Dataset,
-    valid: EvalSet | None,
-    test: EvalSet,
-    metrics: Sequence[str],
-) -> Run:
+def _divided(recipe: Recipe, dataset: Dataset, seed: int) -> Division:
+    """A model that was also fitted on the validation part has those items as history at test."""
+    options: dict[str, Any] = recipe.split.model_dump() | {"seed": seed}
+    if recipe.fit == "train+valid" and options["mask_valid"] is None:
+        options["mask_valid"] = True
+    whole = split(dataset, **options)
+    if recipe.fit == "train+valid":
+        return Division(whole.part(TRAIN, VALID), None, whole.test)
+    valid = whole.valid if whole.split and (whole.split.part == VALID).any() else None
+    return Division(whole.train, valid, whole.test)
+
+
+def _run(recipe: Recipe, config: dict[str, Any], divisions: Sequence[Division], metrics: Sequence[str]) -> Run:
     known: Any = registry.find(recipe.system)
     seeded = "seed" in known.Config.model_fields
     if len(recipe.seeds) > 1 and not seeded:
@@ -194,18 +214,19 @@ def _run(
         if "training" not in known.Config.model_fields:
             raise ConfigError(f"{recipe.name}: {recipe.system} is not trained in epochs. Leave out the key 'stop'.")
         config = merged(config, {"training.metric": recipe.stop.metric})
-        if valid is None:
-            stopped = stopping_epoch(recipe, config, train, recipe.stop)
+        if divisions[0].valid is None:
+            stopped = stopping_epoch(recipe, config, divisions[0].train, recipe.stop)
             config = merged(config, {"training": {"epochs": stopped["stop"]["epochs"][0], "patience": None}})
-    results, facts, dump = [], [], {}
-    for seed in recipe.seeds:
-        model = known(**{**config, **({"seed": seed} if seeded else {})}).fit(train, valid)
-        results.append(evaluate(model, test, metrics, protocol=recipe.protocol))
+    results, users, facts, dump = [], [], [], {}
+    for division, seed in itertools.product(divisions, recipe.seeds):
+        model = known(**{**config, **({"seed": seed} if seeded else {})}).fit(division.train, division.valid)
+        results.append(evaluate(model, division.test, metrics, protocol=recipe.protocol))
+        users.append(np.arange(len(division.test)) if division.test.users is None else division.test.users)
         facts.append(model.fitted_on)
         dump = model.config.model_dump(mode="json", by_alias=True, exclude={"seed"})
     if facts[0].get("curve"):
         stopped = _stopped(dump["training"]["metric"], "the validation part", facts)
-    return Run(results, float(np.mean([fact["seconds"] for fact in facts])), dump, stopped)
+    return Run(results, users, float(np.mean([fact["seconds"] for fact in facts])), dump, stopped)
 
 
 def _stopped(metric: str, on: str, facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -216,14 +237,6 @@ def _stopped(metric: str, on: str, facts: Sequence[Mapping[str, Any]]) -> dict[s
         for point in facts[0]["curve"]
     ]
     return {"stop": {"metric": metric, "on": on, "epochs": epochs, "seconds": seconds}, "curve": curve}
-
-
-def _split_options(recipe: Recipe) -> dict[str, Any]:
-    """What to ask of `split`: a model that was also fitted on the validation part has those items as history."""
-    options = recipe.split.model_dump()
-    if recipe.fit == "train+valid" and options["mask_valid"] is None:
-        options["mask_valid"] = True
-    return options
 
 
 def _rounded(value: float) -> float:
