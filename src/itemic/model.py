@@ -4,35 +4,29 @@ A closed form fills in `solve`; a trained model fills in `build`, `batches` and 
 to the trainer. Where answers need more than the weights, `finish` makes it.
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, get_args, get_origin
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 from typing_extensions import TypeVar
 
 from itemic import threads
 from itemic.data import Dataset, EvalSet, Interactions, Ragged, Table
-from itemic.errors import ConfigError, DataError, ItemicError, LoadError, did_you_mean
+from itemic.errors import ConfigError, DataError, ItemicError, LeakError, LoadError, did_you_mean
 from itemic.files import replacing
 from itemic.registry import Entry, find
+from itemic.sealed import FORMAT, FORMAT_VERSION, check_seal, read_facts, read_ragged, seal_of, short, write_ragged
 from itemic.version import VERSION
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from itemic.training import Stage
-
-FORMAT, FORMAT_VERSION = "itemic-model", 1
-SHORT = 64
-"""Item columns whose text is longer than this on average stay out of a saved model; the rest can be filtered on."""
 
 
 class ModelConfig(BaseModel):
@@ -46,6 +40,50 @@ M = TypeVar("M", default=None)
 """The type of `module`; None for a closed form."""
 
 
+class Part:
+    """A model that another one is made of, declared in its class by `part`."""
+
+    def __init__(self, system: str, keep: bool, options: Mapping[str, Any]) -> None:
+        self.system, self.keep, self.options = system, keep, dict(options)
+
+    def __set_name__(self, owner: type, role: str) -> None:
+        self.role, self.kind = role, owner.__annotations__.get(role)
+
+    def __get__(self, model: "Model | None", owner: type) -> Any:
+        if model is None:
+            return self
+        if self.role not in model.parts:
+            model.parts[self.role] = find(self.system)(**self.options)
+        return model.parts[self.role]
+
+    def made(self, given: Any, owner: str) -> "Model":
+        """The part as it was given: a model, the name of one, the folder of a saved one, or options of the default.
+
+        Raises:
+            ConfigError: it is none of these, or not of the kind that the model is made for.
+        """
+        if isinstance(given, Mapping):
+            given = find(self.system)(**{**self.options, **given})
+        elif isinstance(given, str | Path):
+            given = load(given) if is_model(given) else find(str(given))()
+        kind: Any = get_origin(self.kind) or self.kind
+        if not isinstance(given, kind if isinstance(kind, type) else Model):
+            what = given.entry.name if isinstance(given, Model) else repr(given)
+            wanted = getattr(kind, "__name__", "Model")
+            raise ConfigError(f"{owner}: {self.role} cannot be {what}. Give a {wanted}, its name or its saved folder.")
+        return given
+
+
+def part(system: str, *, keep: bool = True, **options: Any) -> Any:
+    """Declares a part in the body of a Model: `behaviour: VectorRecommender = part("bpr", dim=32)`.
+
+    Without another one given, as in `Mine(behaviour=fitted)`, it is the named system with these options. A part that is
+    not fitted is fitted first, on the same train part; one that was fitted on another part of the data is refused. It
+    is saved inside the model, under `parts/`, unless `keep` is false, as for teachers and warm starts.
+    """
+    return Part(system, keep, options)
+
+
 class Model(Generic[C, M]):
     """Config, fitted state and a folder to keep them in.
 
@@ -56,10 +94,13 @@ class Model(Generic[C, M]):
 
     entry: ClassVar[Entry]
     Config: ClassVar[type[ModelConfig]]
+    declared: ClassVar[dict[str, Part]] = {}
+    """The parts it is made of, by role."""
     config: C
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        cls.declared = cls.declared | {role: value for role, value in vars(cls).items() if isinstance(value, Part)}
         for base in getattr(cls, "__orig_bases__", ()):
             if isinstance(get_origin(base), type) and issubclass(get_origin(base), Model):
                 configs = [a for a in get_args(base) if isinstance(a, type) and issubclass(a, ModelConfig)]
@@ -67,11 +108,14 @@ class Model(Generic[C, M]):
                     cls.Config = configs[0]
 
     def __init__(self, config: C | None = None, /, **options: Any) -> None:
-        """A model that is not fitted yet; options are the fields of its Config.
+        """A model that is not fitted yet; options are the fields of its Config, and its parts by their roles.
 
         Raises:
             ConfigError: an option does not exist or has a value it cannot have.
         """
+        given = {role: options.pop(role) for role in self.declared if role in options}
+        self.parts = {role: self.declared[role].made(value, self.entry.name) for role, value in given.items()}
+        self._given = {role for role, model in self.parts.items() if model.is_fitted}
         if config is not None and options:
             raise TypeError("give a config or options, not both")
         self.config = config if config is not None else self.configured(options)
@@ -98,6 +142,7 @@ class Model(Generic[C, M]):
             option = ".".join(map(str, first["loc"]))
             if first["type"] == "extra_forbidden":
                 fields = _fields_beside(cls.Config, first["loc"])
+                fields += cls.declared if len(first["loc"]) == 1 else []
                 near, listed = did_you_mean(option, fields), ", ".join(fields) or "none"
                 raise ConfigError(f"{name} has no option '{option}'.{near} Options: {listed}.") from None
             raise ConfigError(f"{name}: {option} cannot be {first['input']!r}: {first['msg']}.") from None
@@ -154,6 +199,8 @@ class Model(Generic[C, M]):
         start = time.perf_counter()
         self.weights, self.tables, self.shape, self._module = {}, {}, {}, None
         self._catalogue = train.catalogue
+        for role in self.declared:
+            self._fit_part(role, train, valid)
         if type(self).build is Model.build:
             if resume:
                 raise ConfigError(f"{self.entry.name} is solved in one step: there is nothing to resume.")
@@ -167,6 +214,21 @@ class Model(Generic[C, M]):
         self.fitted_on = {**whole, "train_fingerprint": train.fingerprint, "interactions": len(train.interactions)}
         self.fitted_on |= {"seconds": round(time.perf_counter() - start, 3), **trained}
         return self
+
+    def _fit_part(self, role: str, train: Dataset, valid: EvalSet | None) -> None:
+        """Fits a part of ours on the train part; checks that one given fitted saw nothing but it."""
+        model, name = getattr(self, role), f"{self.entry.name}: its part {role}"
+        if model.is_fitted and model.fitted_on["train_fingerprint"] == train.fingerprint:
+            return
+        if role not in self._given:
+            model.fit(train, valid)
+            return
+        whole = train.origin["fingerprint"] if train.origin else train.fingerprint
+        mend = f"Fit it on the same train part, or leave {role} out to have that done."
+        if model.fitted_on["fingerprint"] == whole:
+            raise LeakError(f"{name} was fitted on another part of {train.name}, so it may know what is tested. {mend}")
+        if not model.catalogue.items.ids.array.equals(train.items.ids.array):
+            raise DataError(f"{name} knows other items than {train.name} has. {mend}")
 
     def _train(self, train: Dataset, valid: EvalSet | None, folder: Path | None, resume: bool) -> None:
         import torch
@@ -186,6 +248,7 @@ class Model(Generic[C, M]):
             return self.validate(valid)
 
         about = {"version of itemic": VERSION, "system": self.entry.name, "dataset": train.fingerprint}
+        about |= {f"part {role}": model.fitted_on["train_fingerprint"] for role, model in self.parts.items()}
         about |= {
             "validation part": valid.label if valid is not None else None,
             **_named(self.config.model_dump(mode="json")),
@@ -278,10 +341,13 @@ class Model(Generic[C, M]):
             for name, arrays in (("weights", self.weights), ("tables", self.tables)):
                 if arrays:
                     save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, new / f"{name}.safetensors")
-            _short(catalogue.items).write(new / "items.parquet")
-            _short(catalogue.users).write(new / "users.parquet")
+            short(catalogue.items).write(new / "items.parquet")
+            short(catalogue.users).write(new / "users.parquet")
             if histories and self.histories is not None:
-                _write_ragged(self.histories, new / "histories.parquet")
+                write_ragged(self.histories, new / "histories.parquet")
+            kept = [role for role, declared in self.declared.items() if declared.keep]
+            for role in kept:
+                getattr(self, role).save(new / "parts" / role, histories=False)
             facts = {
                 "format": FORMAT,
                 "version": FORMAT_VERSION,
@@ -296,7 +362,8 @@ class Model(Generic[C, M]):
                     "items": {"rows": catalogue.n_items, "roles": dict(catalogue.items.roles)},
                     "users": {"rows": catalogue.n_users, "roles": dict(catalogue.users.roles)},
                 },
-                "files": {path.name: _seal(path) for path in sorted(new.iterdir())},
+                "parts": {role: getattr(self, role).entry.name for role in kept},
+                "files": {str(p.relative_to(new)): seal_of(p) for p in sorted(new.rglob("*")) if p.is_file()},
             }
             (new / "system.json").write_text(json.dumps(facts, indent=1) + "\n")
         return folder
@@ -309,7 +376,7 @@ class Model(Generic[C, M]):
             LoadError: the folder is missing, damaged, of another version, or holds another kind of model.
         """
         folder = Path(folder)
-        facts = _facts(folder)
+        facts = read_facts(folder)
         try:
             known = find(facts["system"])
         except ConfigError as error:
@@ -317,7 +384,7 @@ class Model(Generic[C, M]):
         if not issubclass(known, cls):
             raise LoadError(f"{folder} holds {facts['system']}, which is not a {cls.__name__}.")
         for name, seal in facts["files"].items():
-            _check_seal(folder / name, seal)
+            check_seal(folder / name, seal)
         try:
             model = known(known.configured(facts["config"]))
             model._read(folder, facts)
@@ -332,6 +399,7 @@ class Model(Generic[C, M]):
         for name in ("weights", "tables"):
             path = folder / f"{name}.safetensors"
             setattr(self, name, load_file(path) if path.exists() else {})
+        self.parts = {role: Model.load(folder / "parts" / role) for role in facts.get("parts", {})}
         self.shape, self.fitted_on = facts["shape"], facts["fitted_on"]
         about = facts["catalogue"]
         items, users = (
@@ -343,7 +411,7 @@ class Model(Generic[C, M]):
         nothing = Interactions.none(len(users), len(items))
         self._catalogue = Dataset(items, users, nothing, name=about["name"], repeats=about["repeats"])
         path = folder / "histories.parquet"
-        self.histories = _read_ragged(path) if path.exists() else None
+        self.histories = read_ragged(path) if path.exists() else None
 
 
 def _completed(config: type[ModelConfig], option: str, value: Any) -> Any:
@@ -386,66 +454,3 @@ def load(folder: str | Path) -> Any:
 def is_model(folder: str | Path) -> bool:
     """Whether a folder looks like a saved model."""
     return (Path(folder) / "system.json").is_file()
-
-
-def _facts(folder: Path) -> dict[str, Any]:
-    path = folder / "system.json"
-    if not path.exists():
-        reason = "it holds no system.json" if folder.is_dir() else "there is no such folder"
-        raise LoadError(f"{folder} is not a saved model: {reason}. Make one: itemic fit ease DATA --out {folder}")
-    try:
-        facts = json.loads(path.read_text())
-        fmt, version = facts["format"], facts["version"]
-        system, files, _ = facts["system"], facts["files"], (facts["config"], facts["shape"], facts["catalogue"])
-    except (ValueError, KeyError, TypeError) as error:
-        reason = f"has no {error}" if isinstance(error, KeyError) else f"cannot be read ({error})"
-        raise LoadError(f"{folder} is damaged: system.json {reason}. Restore the folder whole or fit again.") from None
-    if fmt != FORMAT:
-        raise LoadError(f"{folder} is of the format {fmt!r}, not {FORMAT!r}.")
-    if version != FORMAT_VERSION:
-        mend = "Upgrade itemic." if isinstance(version, int) and version > FORMAT_VERSION else "Fit the model again."
-        raise LoadError(f"{folder} has format version {version!r}; this itemic reads {FORMAT_VERSION}. {mend}")
-    if not isinstance(system, str) or not isinstance(files, dict):
-        raise LoadError(f"{folder} is damaged: system.json names no system. Restore the folder whole or fit again.")
-    return facts
-
-
-def _seal(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "blake2b": hashlib.file_digest(file, "blake2b").hexdigest()[:32]}
-
-
-def _check_seal(path: Path, seal: Mapping[str, Any]) -> None:
-    whole = "Restore the folder whole or fit again."
-    if not path.exists():
-        raise LoadError(f"{path.parent} is damaged: {path.name} is missing. {whole}")
-    if path.stat().st_size != seal["bytes"]:
-        size = path.stat().st_size
-        raise LoadError(f"{path.parent} is damaged: {path.name} has {size:,} bytes, not {seal['bytes']:,}. {whole}")
-    if _seal(path) != seal:
-        raise LoadError(f"{path.parent} is damaged: {path.name} is not what was saved. {whole}")
-
-
-def _short(table: Table) -> Table:
-    """The table without its long texts, bytes and nested columns: what a saved model can show and filter on."""
-    kept = []
-    for name in table.names:
-        column = table.frame.column(name)
-        texts = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-        flat = not (pa.types.is_nested(column.type) or pa.types.is_binary(column.type))
-        is_title = name in table.roles.get("title", [])
-        if flat and (is_title or not texts or column.nbytes <= (SHORT + 4) * len(table)):
-            kept.append(name)
-    roles = {role: [n for n in names if n in kept] for role, names in table.roles.items()}
-    return replace(table, source=table.frame.select(kept), roles={r: n for r, n in roles.items() if n})
-
-
-def _write_ragged(rows: Ragged, path: Path) -> None:
-    lists = pa.LargeListArray.from_arrays(pa.array(rows.offsets), pa.array(np.ascontiguousarray(rows.values)))
-    pq.write_table(pa.table({"items": lists}), path, compression="zstd")
-
-
-def _read_ragged(path: Path) -> Ragged:
-    lists = pq.read_table(path).column("items").combine_chunks()
-    offsets = lists.offsets.to_numpy().astype(np.int64)
-    return Ragged(lists.values.to_numpy().astype(np.int32)[offsets[0] : offsets[-1]], offsets - offsets[0])
