@@ -215,7 +215,7 @@ def test_a_failed_save_leaves_the_previous_folder(fitted, saved, monkeypatch):
     def full(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("itemic.model._write_ragged", full)
+    monkeypatch.setattr("itemic.model.write_ragged", full)
     with pytest.raises(ItemicError, match="cannot write .*ease: No space left on device. Free the place"):
         fitted["popularity"].save(saved)
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
