@@ -6,7 +6,7 @@ to the trainer. Where answers need more than the weights, `finish` makes it.
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, get_args, get_origin
 
@@ -33,6 +33,8 @@ class ModelConfig(BaseModel):
     """The options of a model: values only, frozen, unknown names refused. A docstring under a field is its help."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    tune: ClassVar[Mapping[str, str]] = {}
+    """What `itemic tune` searches unless told otherwise: options by path, each with a range or values to try."""
 
 
 C = TypeVar("C", bound=ModelConfig)
@@ -180,11 +182,12 @@ class Model(Generic[C, M]):
         *,
         folder: str | Path | None = None,
         resume: bool = False,
+        watch: Callable[[dict[str, float]], None] | None = None,
     ) -> Self:
         """Learns from the interactions of `train`; `valid` is for models that stop early or choose by it.
 
         A trained model writes its log and checkpoints into `folder` when given one, and goes on from the newest
-        checkpoint there with `resume`.
+        checkpoint there with `resume`. `watch` is given the metrics of each validation; what it raises ends the fit.
 
         Raises:
             DataError: `train` lacks a table or column that the model needs, or is empty; `valid` has nothing to find.
@@ -206,7 +209,7 @@ class Model(Generic[C, M]):
                 raise ConfigError(f"{self.entry.name} is solved in one step: there is nothing to resume.")
             self.weights = self.solve(train)
         else:
-            self._train(train, valid, Path(folder) if folder is not None else None, resume)
+            self._train(train, valid, Path(folder) if folder is not None else None, resume, watch)
         self.finish()
         self.histories = train.interactions.histories()
         whole = train.origin or {"name": train.name, "fingerprint": train.fingerprint, "split": None, "part": "all"}
@@ -230,7 +233,14 @@ class Model(Generic[C, M]):
         if not model.catalogue.items.ids.array.equals(train.items.ids.array):
             raise DataError(f"{name} knows other items than {train.name} has. {mend}")
 
-    def _train(self, train: Dataset, valid: EvalSet | None, folder: Path | None, resume: bool) -> None:
+    def _train(
+        self,
+        train: Dataset,
+        valid: EvalSet | None,
+        folder: Path | None,
+        resume: bool,
+        watch: Callable[[dict[str, float]], None] | None,
+    ) -> None:
         import torch
 
         from itemic.training import Hooks, Trainer
@@ -245,7 +255,10 @@ class Model(Generic[C, M]):
         def validate() -> dict[str, float]:
             assert valid is not None
             self._take_weights()
-            return self.validate(valid)
+            metrics = self.validate(valid)
+            if watch is not None:
+                watch(metrics)
+            return metrics
 
         about = {"version of itemic": VERSION, "system": self.entry.name, "dataset": train.fingerprint}
         about |= {f"part {role}": model.fitted_on["train_fingerprint"] for role, model in self.parts.items()}

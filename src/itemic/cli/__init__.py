@@ -21,5 +21,7 @@ def main() -> None:
 
 main.add_command(measure.demo)
 main.add_command(data.data)
-for command in (models.systems, models.fit, models.rank, models.similar, measure.compare, measure.reproduce):
+for command in (models.systems, models.fit, models.rank, models.similar):
+    main.add_command(command)
+for command in (measure.compare, measure.tune, measure.reproduce):
     main.add_command(command)

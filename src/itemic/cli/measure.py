@@ -1,12 +1,14 @@
-"""Commands that measure: compare, reproduce, demo."""
+"""Commands that measure: compare, tune, reproduce, demo."""
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from itemic.cli.shell import Output, command, note, table
+from itemic.errors import ConfigError
 
 COMPARE_EXAMPLES = [
     "itemic compare runs/e runs/i my-data",
@@ -37,6 +39,83 @@ def compare(models: Sequence[str], metrics: str, protocol: str, valid: bool, htm
         found.to_html(Path(html))
         note(f"wrote {html}")
     return Output(found.to_dict(), found.to_text())
+
+
+TUNE_EXAMPLES = [
+    "itemic tune ease my-data --trials 20",
+    "itemic tune bpr my-data --trials 30 --set training.epochs=50 --out runs/tune-bpr",
+    "itemic tune directau my-data --trials 20 --over gamma=0.2..5:log --over dim=32,64,128",
+]
+
+
+@command("tune", TUNE_EXAMPLES, progress=True)
+@click.argument("system")
+@click.argument("data")
+@click.option(
+    "--trials", type=click.IntRange(1), default=20, show_default=True, help="How many settings to try in all."
+)
+@click.option(
+    "--over",
+    multiple=True,
+    metavar="OPTION=RANGE|VALUES",
+    help="What to search instead of the system's own choice: l2=1..1e4:log, dim=32,64; may be repeated.",
+)
+@click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="An option that all trials share.")
+@click.option("--metric", default="ndcg@20", show_default=True, help="What trials are judged by.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Which settings are drawn.")
+@click.option("--out", type=click.Path(), metavar="FOLDER", help="Where the study is kept. Default: runs/tune-SYSTEM.")
+def tune(
+    system: str,
+    data: str,
+    trials: int,
+    over: Sequence[str],
+    settings: Sequence[str],
+    metric: str,
+    seed: int,
+    out: str | None,
+) -> Output:
+    """Search the options of SYSTEM on the validation part of DATA, and write the best ones as a recipe.
+
+    The study is kept in FOLDER: a search that was cut off, or is to have more trials, goes on with the same command.
+    Without a validation part, 10 % of each user's train interactions stand in for it. The test part is not looked at.
+    """
+    from itemic.cli.models import open_data, settings_of
+    from itemic.evaluation import tune as tuned
+
+    folder = Path(out or Path("runs") / f"tune-{system}")
+    try:
+        found = tuned(
+            system,
+            open_data(data),
+            folder,
+            trials,
+            over=dict(_pair(one) for one in over) or None,
+            settings=settings_of(settings),
+            metric=metric,
+            seed=seed,
+            say=note,
+        )
+    except KeyboardInterrupt:
+        note(f"stopped; the same command goes on from the trials in {folder}")
+        raise
+    order = sorted(enumerate(found.trials, 1), key=lambda pair: (pair[1].state != "complete", -(pair[1].value or 0)))
+    options = list(found.trials[0].params)
+    header = ["trial", *options, metric, "epoch", "seconds", "state"]
+    rows = [
+        [number, *trial.params.values(), _four(trial.value), trial.epoch, f"{trial.seconds:.2f}", trial.state]
+        for number, trial in order
+    ]
+    next_ = f"itemic fit {system} {data} --recipe {found.recipe} --out {Path('runs') / system}"
+    document = {"system": system, "metric": metric, "recipe": str(found.recipe), "best": order[0][0]}
+    document["trials"] = [{"trial": number, **asdict(trial)} for number, trial in enumerate(found.trials, 1)]
+    return Output(document, [*table(rows, header, left=0), f"wrote {found.recipe}      next: {next_}"])
+
+
+def _pair(text: str) -> tuple[str, str]:
+    option, equals, values = text.partition("=")
+    if not (option and equals and values):
+        raise ConfigError(f"--over {text!r} is not OPTION=RANGE or OPTION=VALUES. Write for example dim=32,64,128.")
+    return option, values
 
 
 REPRODUCE_EXAMPLES = ["itemic reproduce --list", "itemic reproduce ease lastfm-lightgcn"]

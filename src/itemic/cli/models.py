@@ -51,14 +51,19 @@ def _options(name: str) -> Output:
     model: Any = registry.find(name)
     entry, fields = registry.entries()[name], model.Config.model_fields
     rows = [[option, str(f.default), (f.description or "").replace("\n", " ")] for option, f in fields.items()]
-    document = {"name": name, "summary": entry.summary, "options": model.Config.model_json_schema()["properties"]}
-    return Output(document, [entry.summary, "", *table(rows, ["option", "default", "meaning"], left=3)])
+    schema, tune = model.Config.model_json_schema()["properties"], dict(model.Config.tune)
+    document = {"name": name, "summary": entry.summary, "options": schema, "tune": tune}
+    lines = [entry.summary, "", *table(rows, ["option", "default", "meaning"], left=3)]
+    if tune:
+        lines += ["", "itemic tune searches " + ", ".join(f"{option}={values}" for option, values in tune.items())]
+    return Output(document, lines)
 
 
 FIT_EXAMPLES = [
     "itemic fit ease my-data --out runs/e",
     "itemic fit ials my-data --set dim=256 --set epochs=10 --out runs/i",
     "itemic fit bpr my-data --set training.epochs=50 --out runs/b",
+    "itemic fit bpr my-data --recipe runs/tune-bpr/best.yaml --out runs/b      (see itemic tune)",
     "itemic fit popularity my-data --all --out runs/p      (no split: everything)",
 ]
 
@@ -69,10 +74,19 @@ FIT_EXAMPLES = [
 @click.option(
     "--set", "settings", multiple=True, metavar="OPTION=VALUE", help="An option of the system; may be repeated."
 )
+@click.option("--recipe", type=click.Path(), metavar="FILE", help="Options from a recipe; --set goes before them.")
 @click.option("--all", "everything", is_flag=True, help="Fit on all interactions, the test part too.")
 @click.option("--out", type=click.Path(), metavar="FOLDER", help="Where to save. Default: runs/SYSTEM.")
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint of a run that was cut off.")
-def fit(system: str, data: str, settings: Sequence[str], everything: bool, out: str | None, resume: bool) -> Output:
+def fit(
+    system: str,
+    data: str,
+    settings: Sequence[str],
+    recipe: str | None,
+    everything: bool,
+    out: str | None,
+    resume: bool,
+) -> Output:
     """Fit SYSTEM on the train part of DATA and save it.
 
     DATA is a dataset folder, a file of interactions, or the name of a known set. Training stops by the validation part
@@ -81,7 +95,8 @@ def fit(system: str, data: str, settings: Sequence[str], everything: bool, out: 
     from itemic import registry, threads
     from itemic.files import check_place
 
-    model = registry.find(system)(**_settings(settings))
+    options = settings_of(settings) if recipe is None else _cooked(system, Path(recipe), settings_of(settings))
+    model = registry.find(system)(**options)
     trained = "training" in type(model.config).model_fields
     whole = open_data(data)
     train = whole if everything else whole.train
@@ -113,7 +128,20 @@ def _end_run(folder: Path) -> None:
     remove_checkpoints(folder)
 
 
-def _settings(settings: Sequence[str]) -> dict[str, Any]:
+def _cooked(system: str, path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The options of a recipe's first run, with the settings on top."""
+    from itemic import registry
+    from itemic.evaluation.recipes import merged, read_recipe
+
+    recipe, known = read_recipe(path), registry.find(system)
+    if recipe.system != system:
+        raise ConfigError(f"{path} is a recipe of {recipe.system}, not of {system}. Fit {recipe.system} with it.")
+    seed = {"seed": recipe.seeds[0]} if "seed" in known.Config.model_fields else {}
+    return merged(recipe.config | seed, settings)
+
+
+def settings_of(settings: Sequence[str]) -> dict[str, Any]:
+    """The options of --set, as nested as their paths."""
     import yaml
 
     found: dict[str, Any] = {}

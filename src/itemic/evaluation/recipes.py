@@ -172,7 +172,7 @@ def find_recipe(system: str, dataset: str, variant: str | None = None) -> Recipe
     folder = recipes_folder()
     path = folder / system / (dataset + (f".{variant}" if variant else "") + ".yaml")
     if path.exists():
-        return read_recipe(path)
+        return _filed(path)
     wanted = path.relative_to(folder).with_suffix("").as_posix()
     known = [p.relative_to(folder).with_suffix("").as_posix() for p in sorted(folder.glob("*/*.yaml"))]
     near = did_you_mean(wanted, known)
@@ -181,7 +181,7 @@ def find_recipe(system: str, dataset: str, variant: str | None = None) -> Recipe
 
 def all_recipes() -> Iterator[Recipe]:
     """Every recipe, by system and data set."""
-    return (read_recipe(path) for path in sorted(recipes_folder().glob("*/*.yaml")))
+    return (_filed(path) for path in sorted(recipes_folder().glob("*/*.yaml")))
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -197,9 +197,14 @@ def read_recipe(path: Path) -> Recipe:
     if not isinstance(facts, dict):
         raise ConfigError(f"{path} is not a recipe: it should hold keys such as system, dataset and metrics.")
     try:
-        recipe = Recipe.model_validate(facts)
+        return Recipe.model_validate(facts)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_first(error)}") from None
+
+
+def _filed(path: Path) -> Recipe:
+    """The recipe in a file of the recipes' folder, which is named after it."""
+    recipe = read_recipe(path)
     if (recipe.name, path.suffix) != (f"{path.parent.name}/{path.stem}", ".yaml"):
         raise ConfigError(f"{path} holds the recipe {recipe.name}. Move it to {recipe.name}.yaml, or mend its keys.")
     return recipe

@@ -7,7 +7,7 @@ Paper: Steck, WWW 2019, arXiv:1905.03375. Published set-ups and numbers: recipes
 """
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -31,6 +31,8 @@ Form = Literal["primal", "dual"]
 
 
 class Config(SystemConfig):
+    tune: ClassVar = {"l2": "1..1e4:log"}
+
     l2: float = Field(200.0, gt=0)
     """The paper's lambda, the penalty on the squared weights; tune it first, 10 to 1000, more where items have more
     users. Known to be good: Gowalla 80, Yelp2018 300, Amazon-Book 50 (BARS); ML-1M 500, Last.fm 50 (ours)."""

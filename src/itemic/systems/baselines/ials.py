@@ -7,7 +7,7 @@ Papers: Hu et al., ICDM 2008; Rendle et al., RecSys 2022, arXiv:2110.14037. Publ
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -29,6 +29,8 @@ CONVERGED = 100
 
 
 class Config(SystemConfig):
+    tune: ClassVar = {"dim": "32,64,128,256", "a0": "0.003..1:log", "l2": "1e-4..3e-2:log"}
+
     dim: int = Field(128, ge=1)
     """Width of the vectors. Rendle et al. use 192 to 2048; known to be good: Gowalla 1024, Last.fm 128 (ours)."""
     a0: float = Field(0.1, gt=0)

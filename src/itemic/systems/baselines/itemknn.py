@@ -7,7 +7,7 @@ et al., RecSys 2019, arXiv:1907.06902. Published set-ups and numbers: recipes/it
 """
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float32
@@ -25,6 +25,8 @@ BLOCK_BYTES = 64 << 20
 
 
 class Config(SystemConfig):
+    tune: ClassVar = {"k": "10..500:log", "shrink": "0..100", "weighting": "none,tfidf,bm25"}
+
     similarity: Literal["cosine", "jaccard", "pearson", "asymmetric"] = "cosine"
     """How alike two items are, from the users each has. Pearson counts users who took neither as agreement."""
     k: int = Field(100, ge=1)
