@@ -6,10 +6,13 @@ import torch
 from torch import Generator, nn
 from torch.nn.functional import normalize
 
+from itemic.data import Query
 from itemic.data.simulated import planted_groups
 from itemic.evaluation import evaluate
+from itemic.nn.graph import propagate
 from itemic.registry import find
-from itemic.systems.collaborative.buir import BUIR, Pairs, apart
+from itemic.systems.collaborative.buir import BUIR, apart
+from itemic.systems.collaborative.folding import Pairs, smoothed
 from itemic.training import Stage, Trainer, TrainingConfig
 
 QUICK = {"dim": 16, "training": {"lr": 0.01, "batch_size": 256, "epochs": 12}}
@@ -31,6 +34,7 @@ def unfitted(planted):
     def make(**options):
         torch.manual_seed(0)
         model = BUIR(dim=4, **options)
+        model._catalogue = planted[0].catalogue
         model._module = model.build(planted[0].catalogue)
         model.prepare(planted[0])
         return model, model.module
@@ -114,14 +118,26 @@ def test_its_score_is_both_directions_added_up(fitted):
 
 def test_the_views_of_a_graph_differ_and_answers_use_the_whole_one(unfitted):
     model, m = unfitted(n_layers=2, drop_edges=0.5)
-    one, other = m.view(m.user, m.item, 2, 0.5), m.view(m.user, m.item, 2, 0.5)
+    one, other = (smoothed(m.thinned(0.5), m.user, m.item, BATCH, 2) for _ in range(2))
     assert not torch.equal(one[0], other[0])
     model._take_weights()
     model.finish()
     before = model.tables["item"].copy()
     model.finish()
     np.testing.assert_array_equal(before, model.tables["item"])
-    np.testing.assert_allclose(before[:, :4], m.view(m.user, m.item, 2)[1].detach().numpy())
+    np.testing.assert_allclose(before[BATCH.item, :4], m(BATCH, 2)[1].detach().numpy(), atol=1e-6)
+
+
+def test_with_a_graph_somebody_never_seen_gets_one_pass_from_their_history_and_its_prediction(unfitted, planted):
+    model, m = unfitted(n_layers=2)
+    model._take_weights()
+    model.finish()
+    log = planted[0].interactions
+    folded = model.query_vectors(Query(history=log.histories()))
+    with torch.no_grad():
+        spread = propagate(m.graph, torch.cat([m.user, m.item]), 2)[: log.n_users] - m.user / 3
+        expected = torch.cat([m.predictor(spread), spread], 1).numpy()
+    np.testing.assert_allclose(folded, expected, atol=1e-5)
 
 
 def test_a_normal_predictor_starts_far_along_its_bias(unfitted):

@@ -9,11 +9,13 @@ import torch
 from torch import Generator
 from torch.nn.functional import normalize
 
+from itemic.data import Query
 from itemic.data.simulated import planted_groups
 from itemic.evaluation import evaluate
-from itemic.nn.graph import Graph
+from itemic.nn.graph import Graph, propagate
 from itemic.registry import find
-from itemic.systems.collaborative.directau import DirectAU, Pairs, Vectors, alignment, uniformity
+from itemic.systems.collaborative.directau import DirectAU, alignment, uniformity
+from itemic.systems.collaborative.folding import Pairs, Tables
 
 QUICK = {"dim": 16, "gamma": 0.5, "training": {"lr": 0.01, "batch_size": 256, "epochs": 8}}
 
@@ -136,11 +138,11 @@ def test_it_finds_more_than_bpr_in_as_many_steps(planted):
 
 
 def test_steps_along_the_graph_average_neighbours_and_none_is_the_mf_encoder():
-    module = Vectors(2, 2, 3)
+    module, both = Tables(2, 2, 3), Pairs(torch.tensor([0, 1]), torch.tensor([0, 1]))
     module.graph = Graph.bipartite(np.array([0, 1, 1]), np.array([0, 0, 1]), 2, 2)
-    for made, free in zip(module(0), (module.user, module.item)):
+    for made, free in zip(module(both, 0), (module.user, module.item)):
         torch.testing.assert_close(made, free)
-    user, item = module(1)
+    user, item = module(both, 1)
     root = 2**-0.5  # 1 / √(degree · degree): item 0 and user 1 have two neighbours
     torch.testing.assert_close(user[0], (module.user[0] + root * module.item[0]) / 2)
     torch.testing.assert_close(item[0], (module.item[0] + root * module.user[0] + module.user[1] / 2) / 2)
@@ -153,6 +155,18 @@ def test_the_graph_encoder_finds_planted_groups_and_answers_after_loading(plante
     again = DirectAU.load(model.save(tmp_path / "model"))
     np.testing.assert_array_equal(again.rank(test.query, 10).items, model.rank(test.query, 10).items)
     assert not np.allclose(model.item_vectors(), model.weights["item"])
+
+
+@pytest.mark.parametrize("score", ["dot", "cosine"])
+def test_with_a_graph_somebody_never_seen_gets_one_pass_from_their_history(planted, score):
+    model = DirectAU(n_layers=2, score=score, **QUICK).fit(planted[0])
+    log = planted[0].interactions
+    folded = model.query_vectors(Query(history=log.histories()))
+    with torch.no_grad():
+        spread = propagate(model.module.graph, torch.cat([model.module.user, model.module.item]), 2).numpy()
+    expected = spread[: log.n_users] - model.weights["user"] / 3  # less their own free part
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True) if score == "cosine" else 1
+    np.testing.assert_allclose(folded, expected, atol=1e-5)
 
 
 def test_cosine_ranks_by_direction_alone(planted):

@@ -19,6 +19,7 @@ QUICK = {
     "directau": {"dim": 16, "gamma": 0.5, "training": {"lr": 0.01, "batch_size": 256, "epochs": 8}},
     "buir": {"dim": 16, "training": {"lr": 0.01, "batch_size": 256, "epochs": 12}},
 }
+QUICK |= {f"{name} with a graph": {**QUICK[name], "n_layers": 2} for name in ("directau", "buir")}
 
 
 @given(st.lists(st.lists(st.integers(0, 11), max_size=8), min_size=1, max_size=4), st.sampled_from([0.1, 1.0, 30.0]))
@@ -56,7 +57,7 @@ def planted():
 
 @pytest.fixture(scope="module", params=list(QUICK))
 def fitted(request, planted):
-    return find(request.param)(**QUICK[request.param]).fit(planted[0])
+    return find(request.param.split()[0])(**QUICK[request.param]).fit(planted[0])
 
 
 def test_the_fold_in_of_a_training_user_ranks_much_as_their_trained_vector(fitted, planted):

@@ -17,7 +17,7 @@ from torch.nn.functional import embedding, softplus
 from itemic.data import Dataset
 from itemic.registry import system
 from itemic.systems.collaborative.folding import FoldingConfig, FoldingRecommender
-from itemic.training import TrainingConfig, shuffled
+from itemic.training import TrainingConfig
 from itemic.training.negatives import Negatives
 
 
@@ -73,14 +73,11 @@ class BPR(FoldingRecommender[Config, Vectors]):
 
     def prepare(self, train: Dataset) -> None:
         super().prepare(train)
-        log = train.interactions
-        self._pairs = [torch.from_numpy(codes) for codes in log.distinct_pairs()]
-        self._negatives = Negatives(log.offsets, log.item, train.n_items)
+        self._negatives = Negatives(self.taken.offsets, self.taken.values, train.n_items)
 
     def batches(self, train: Dataset, rng: Generator) -> Iterator[Triples]:
-        user, item = self._pairs
-        for rows in shuffled(len(user), self.config.training.batch_size, rng):
-            yield Triples(user[rows], item[rows], self._negatives.draw(user[rows], self.config.n_negatives, rng))
+        for user, item in self.pairs(train, rng):
+            yield Triples(user, item, self._negatives.draw(user, self.config.n_negatives, rng))
 
     def loss(self, batch: Triples) -> dict[str, Float[Tensor, ""]]:
         user = embedding(batch.user, self.module.user)

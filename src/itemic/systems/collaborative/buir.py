@@ -5,20 +5,20 @@ On denser data DirectAU and LightGCN are far ahead. It reads no content, so it n
 Paper: Lee et al., SIGIR 2021, arXiv:2105.06323. Published set-ups and numbers: recipes/buir/.
 """
 
-from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Literal
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32
 from pydantic import Field
-from torch import Generator, Tensor, nn
-from torch.nn.functional import cosine_similarity, embedding
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
 
 from itemic.data import Dataset
 from itemic.nn.graph import Graph
 from itemic.registry import system
-from itemic.systems.collaborative.folding import FoldingConfig, FoldingRecommender, Tables, smoothed
-from itemic.training import TrainingConfig, shuffled
+from itemic.systems.collaborative.folding import FoldingConfig, FoldingRecommender, Pairs, Tables, smoothed
+from itemic.training import TrainingConfig
 
 
 class Config(FoldingConfig):
@@ -41,32 +41,21 @@ class Config(FoldingConfig):
     """Shared by all trained systems. The authors' code: these values."""
 
 
-class Pairs(NamedTuple):
-    user: Int[Tensor, " batch"]
-    item: Int[Tensor, " batch"]
-
-
-class Encoders(nn.Module):
+class Encoders(Tables):
     """The tables that are trained, their slow copies (buffers: no optimiser moves them), and the predictor."""
 
     slow_user: Tensor
     slow_item: Tensor
 
     def __init__(self, n_users: int, n_items: int, dim: int) -> None:
-        super().__init__()
-        self.graph: Graph | None = None
-        self.user = nn.Parameter(nn.init.xavier_normal_(torch.empty(n_users, dim)))
-        self.item = nn.Parameter(nn.init.xavier_normal_(torch.empty(n_items, dim)))
+        super().__init__(n_users, n_items, dim)
         self.register_buffer("slow_user", self.user.detach().clone())
         self.register_buffer("slow_item", self.item.detach().clone())
         self.predictor = nn.Linear(dim, dim)
 
-    def view(self, user: Tensor, item: Tensor, n_layers: int, drop: float = 0.0) -> Tables:
-        """The tables as they are, or smoothed along the graph less up to a share `drop` of its edges."""
-        if self.graph is None:
-            return user, item
-        graph = self.graph.dropped(drop * torch.rand(()).item()) if drop else self.graph
-        return smoothed(graph, user, item, n_layers)
+    def thinned(self, drop: float) -> Graph | None:
+        """The graph less a share of its edges, drawn between 0 and `drop`."""
+        return self.graph.dropped(drop * torch.rand(()).item()) if self.graph is not None and drop else self.graph
 
 
 def apart(predicted: Float[Tensor, "batch dim"], target: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
@@ -92,17 +81,11 @@ class BUIR(FoldingRecommender[Config, Encoders]):
         if self.config.n_layers:
             self.module.graph = Graph.bipartite(*train.interactions.distinct_pairs(), train.n_users, train.n_items)
 
-    def batches(self, train: Dataset, rng: Generator) -> Iterator[Pairs]:
-        user, item = map(torch.from_numpy, train.interactions.distinct_pairs())
-        for rows in shuffled(len(user), self.config.training.batch_size, rng):
-            yield Pairs(user[rows], item[rows])
-
     def loss(self, batch: Pairs) -> dict[str, Float[Tensor, ""]]:
         m, layers, drop = self.module, self.config.n_layers, self.config.drop_edges
-        users, items = m.view(m.user, m.item, layers, drop)
-        slow_users, slow_items = m.view(m.slow_user, m.slow_item, layers, drop)
-        user, item = m.predictor(embedding(batch.user, users)), m.predictor(embedding(batch.item, items))
-        return {"user": apart(user, slow_items[batch.item]), "item": apart(item, slow_users[batch.user])}
+        users, items = smoothed(m.thinned(drop), m.user, m.item, batch, layers)
+        slow_users, slow_items = smoothed(m.thinned(drop), m.slow_user, m.slow_item, batch, layers)
+        return {"user": apart(m.predictor(users), slow_items), "item": apart(m.predictor(items), slow_users)}
 
     def on_step(self, step: int) -> None:
         with torch.no_grad():
@@ -111,8 +94,16 @@ class BUIR(FoldingRecommender[Config, Encoders]):
 
     def finish(self) -> None:
         """Both directions as one inner product: predicted user · item + user · predicted item."""
-        with torch.no_grad():
-            user, item = self.module.view(self.module.user, self.module.item, self.config.n_layers)
-            both = [self.module.predictor(user), user], [item, self.module.predictor(item)]
-            self.tables = {name: torch.cat(x, 1).numpy() for name, x in zip(("user", "item"), both)}
+        self.tables = {"user": self.weights["user"], "item": self.weights["item"]}
+        if self.config.n_layers:
+            self.spread(self.module, self.config.n_layers)
+        user, item = self.tables["user"], self.tables["item"]
+        self.tables |= {"user": self.compared(user), "item": np.concatenate([item, self._predicted(item)], 1)}
         super().finish()
+
+    def compared(self, users: Float32[np.ndarray, "users dim"]) -> Float32[np.ndarray, "users both"]:
+        return np.concatenate([self._predicted(users), users], 1)
+
+    def _predicted(self, x: Float32[np.ndarray, "rows dim"]) -> Float32[np.ndarray, "rows dim"]:
+        with torch.no_grad():
+            return self.module.predictor(torch.from_numpy(x)).numpy()

@@ -8,19 +8,20 @@ Paper: Wang et al., KDD 2022, arXiv:2206.12811. Published set-ups and numbers: r
 
 import math
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Literal
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32
 from pydantic import Field
-from torch import Generator, Tensor, nn
-from torch.nn.functional import embedding, normalize
+from torch import Generator, Tensor
+from torch.nn.functional import normalize
 
 from itemic.data import Dataset
 from itemic.nn.graph import Graph
 from itemic.registry import system
-from itemic.systems.collaborative.folding import FoldingConfig, FoldingRecommender, Tables, smoothed
-from itemic.training import TrainingConfig, shuffled
+from itemic.systems.collaborative.folding import FoldingConfig, FoldingRecommender, Pairs, Tables
+from itemic.training import TrainingConfig
 
 
 class Config(FoldingConfig):
@@ -34,22 +35,6 @@ class Config(FoldingConfig):
     for the popular; cosine compares directions only, as the loss does. Last.fm: .241 against .198 (recall@20)."""
     training: TrainingConfig = TrainingConfig(lr=1e-3, weight_decay=1e-6, batch_size=1024, epochs=300, patience=10)
     """Shared by all trained systems. Paper: these values; batches of 256 on Beauty."""
-
-
-class Pairs(NamedTuple):
-    user: Int[Tensor, " batch"]
-    item: Int[Tensor, " batch"]
-
-
-class Vectors(nn.Module):
-    def __init__(self, n_users: int, n_items: int, dim: int) -> None:
-        super().__init__()
-        self.graph: Graph | None = None
-        self.user = nn.Parameter(nn.init.xavier_normal_(torch.empty(n_users, dim)))
-        self.item = nn.Parameter(nn.init.xavier_normal_(torch.empty(n_items, dim)))
-
-    def forward(self, n_layers: int) -> Tables:
-        return smoothed(self.graph, self.user, self.item, n_layers) if self.graph else (self.user, self.item)
 
 
 def alignment(x: Float[Tensor, "batch dim"], y: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
@@ -75,9 +60,9 @@ def uniformity(x: Float[Tensor, "batch dim"], t: float = 2.0) -> Float[Tensor, "
 
 
 @system("directau", family="collaborative", answers=["user", "history"], paper="arXiv:2206.12811")
-class DirectAU(FoldingRecommender[Config, Vectors]):
-    def build(self, catalogue: Dataset) -> Vectors:
-        return Vectors(catalogue.n_users, catalogue.n_items, self.config.dim)
+class DirectAU(FoldingRecommender[Config, Tables]):
+    def build(self, catalogue: Dataset) -> Tables:
+        return Tables(catalogue.n_users, catalogue.n_items, self.config.dim)
 
     def prepare(self, train: Dataset) -> None:
         super().prepare(train)
@@ -85,20 +70,27 @@ class DirectAU(FoldingRecommender[Config, Vectors]):
             self.module.graph = Graph.bipartite(*train.interactions.distinct_pairs(), train.n_users, train.n_items)
 
     def batches(self, train: Dataset, rng: Generator) -> Iterator[Pairs]:
-        user, item = map(torch.from_numpy, train.interactions.distinct_pairs())  # a repeat would weigh twice
-        for rows in shuffled(len(user), self.config.training.batch_size, rng):
-            if len(rows) > 1:  # a lone row has nothing to be far from
-                yield Pairs(user[rows], item[rows])
+        return (batch for batch in self.pairs(train, rng) if len(batch.user) > 1)  # alone, far from nothing
 
     def loss(self, batch: Pairs) -> dict[str, Float[Tensor, ""]]:
-        user, item = self.module(self.config.n_layers)
-        x, y = normalize(embedding(batch.user, user)), normalize(embedding(batch.item, item))
+        x, y = map(normalize, self.module(batch, self.config.n_layers))
         return {"alignment": alignment(x, y), "uniformity": self.config.gamma * (uniformity(x) + uniformity(y)) / 2}
 
     def finish(self) -> None:
-        if self.config.n_layers or self.config.score == "cosine":  # else the weights themselves answer
-            with torch.no_grad():
-                made = self.module(self.config.n_layers)
-                made = [normalize(x) for x in made] if self.config.score == "cosine" else made
-            self.tables = {name: x.numpy() for name, x in zip(("user", "item"), made)}
+        if self.config.n_layers:
+            self.spread(self.module, self.config.n_layers)
+        if self.config.score == "cosine":
+            self.tables |= {"user": unit(self.user_vectors()), "item": unit(self.item_vectors())}
         super().finish()
+
+    def compared(self, users: Float32[np.ndarray, "users dim"]) -> Float32[np.ndarray, "users dim"]:
+        return unit(users) if self.config.score == "cosine" else users
+
+
+def unit(x: Float32[np.ndarray, "rows dim"]) -> Float32[np.ndarray, "rows dim"]:
+    """The rows at length 1; a row of zeros stays.
+
+    >>> unit(np.array([[3.0, 4.0], [0, 0]], np.float32)).tolist()
+    [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
+    """
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.float32(1e-12))

@@ -1,26 +1,32 @@
-"""What models with a free vector for each user and item share: they differ in the loss, not in how they answer.
+"""What models that compare the vectors of the pairs taken share, with a graph or without.
 
-A user who was trained has a vector. Anybody else gets one by ridge regression: the vector whose inner product with
-each item of the history comes as close to 1 as its length allows. Somebody of whom nothing is known gets the mean of
-all users' vectors. An item that nobody took is never ranked: its vector is random.
+Somebody never seen gets a vector by ridge regression: the one whose inner product with each item of the history comes
+as close to 1 as its length allows; with a graph, what one pass from those items gives.
 """
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32
-from pydantic import Field, PositiveFloat
-from torch import Tensor
+from jaxtyping import Float, Float32, Int
+from pydantic import PositiveFloat
+from torch import Generator, Tensor, nn
+from torch.nn.functional import embedding
 from typing_extensions import TypeVar
 
 from itemic import metrics
-from itemic.data import Dataset, EvalSet, Query, Ragged
-from itemic.errors import QueryError
-from itemic.model import M
+from itemic.data import Dataset, EvalSet, Ragged
 from itemic.nn.graph import Graph, propagate
 from itemic.nn.topk import top_k_inner
-from itemic.systems.base import SystemConfig, VectorRecommender
+from itemic.systems.collaborative.base import (
+    CollaborativeConfig,
+    CollaborativeRecommender,
+    distinct,
+    edges_of,
+    sent_by_items,
+)
+from itemic.training import TrainingConfig, shuffled
 
 RIDGES = (10.0, 100.0, 1.0, 0.1)
 """What "auto" tries; of equally good ones the first is taken. 10 was best or near it on Last.fm for every loss."""
@@ -28,83 +34,111 @@ PROBES = 512
 """Validation requests by which it chooses, at most; it does so at every validation."""
 
 
-class FoldingConfig(SystemConfig):
+class FoldingConfig(CollaborativeConfig):
     """The options that these systems share."""
 
-    dim: int = Field(64, ge=1)
-    """Width of the vectors. The papers of this family: 64."""
     ridge: PositiveFloat | Literal["auto"] = "auto"
     """Penalty on the vector of somebody never seen, in squared lengths of an average item's vector: little trusts
     every item of the history, much follows their sum. "auto" takes the best on the validation part, else 10."""
-    seed: int = 0
-    """Where the first vectors, the order of the pairs and the negatives come from."""
+    training: TrainingConfig = TrainingConfig()
+    """Shared by all trained systems."""
 
 
-Tables = tuple[Float[Tensor, "users dim"], Float[Tensor, "items dim"]]
-C = TypeVar("C", bound=FoldingConfig)
+class Tables(nn.Module):
+    """Free vectors of users and items, which a graph, where there is one, averages with their neighbours'."""
+
+    def __init__(self, n_users: int, n_items: int, dim: int) -> None:
+        super().__init__()
+        self.graph: Graph | None = None  # set by `prepare`: a model that only answers has none
+        self.user = nn.Parameter(nn.init.xavier_normal_(torch.empty(n_users, dim)))
+        self.item = nn.Parameter(nn.init.xavier_normal_(torch.empty(n_items, dim)))
+
+    def forward(self, batch: "Pairs", n_layers: int) -> "Rows":
+        """The vectors of these users and items."""
+        return smoothed(self.graph, self.user, self.item, batch, n_layers)
 
 
-class FoldingRecommender(VectorRecommender[C, M]):
-    """Answers with the weights `user` and `item`, or with the tables of these names where `finish` makes them.
+class Pairs(NamedTuple):
+    user: Int[Tensor, " batch"]
+    item: Int[Tensor, " batch"]
 
-    A system that overrides `prepare` or `finish` calls these too, `finish` last.
+
+Rows = tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch dim"]]
+
+
+def smoothed(
+    graph: Graph | None,
+    user: Float[Tensor, "users dim"],
+    item: Float[Tensor, "items dim"],
+    batch: Pairs,
+    n_layers: int,
+) -> Rows:
+    """The vectors of a batch, each averaged with those up to `n_layers` steps away, as in LightGCN.
+
+    >>> graph, first = Graph.bipartite(np.array([0]), np.array([0]), 1, 1), torch.tensor([0])
+    >>> smoothed(graph, torch.tensor([[1.0]]), torch.tensor([[3.0]]), Pairs(first, first), n_layers=1)
+    (tensor([[2.]]), tensor([[2.]]))
     """
+    if graph is None:
+        return embedding(batch.user, user), embedding(batch.item, item)
+    nodes = torch.cat([batch.user, batch.item + len(user)])
+    rows, places = nodes.unique(return_inverse=True)  # only what the batch looks at need be made, and only once
+    users, items = embedding(places, propagate(graph, torch.cat([user, item]), n_layers, rows=rows)).chunk(2)
+    return users, items
+
+
+C = TypeVar("C", bound=FoldingConfig)
+S = TypeVar("S", bound=nn.Module)
+
+
+class FoldingRecommender(CollaborativeRecommender[C, S]):
+    """A system gives `build` and `loss`; with a graph it fills `tables` by `spread` in its `finish`."""
+
+    _valid: EvalSet | None
 
     def prepare(self, train: Dataset) -> None:
-        self._valid: EvalSet | None = None
-        log = train.interactions
-        self._new_users = np.flatnonzero(np.bincount(log.user, minlength=train.n_users) == 0).astype(np.int32)
-        self._new_items = np.flatnonzero(np.bincount(log.item, minlength=train.n_items) == 0).astype(np.int32)
+        super().prepare(train)
+        self._valid = None
+
+    def batches(self, train: Dataset, rng: Generator) -> Iterator[Any]:
+        return self.pairs(train, rng)
+
+    def pairs(self, train: Dataset, rng: Generator) -> Iterator[Pairs]:
+        """Every pair once, in random order."""
+        user, item = map(torch.from_numpy, train.interactions.distinct_pairs())  # a repeat would weigh twice
+        for rows in shuffled(len(user), self.config.training.batch_size, rng):
+            yield Pairs(user[rows], item[rows])
 
     def validate(self, valid: EvalSet) -> dict[str, float]:
         self._valid = valid
         return super().validate(valid)
 
     def finish(self) -> None:
-        trained = np.delete(self.user_vectors(), self._new_users, axis=0)
-        self.tables |= {"new_users": self._new_users, "new_items": self._new_items, "anyone": trained.mean(0)}
+        super().finish()
         self.shape["ridge"] = self._best_ridge() if self.config.ridge == "auto" else self.config.ridge
 
-    def _best_ridge(self) -> float:
-        if self._valid is None or self._valid.query.history is None:
-            return RIDGES[0]
-        return best_ridge(self.item_vectors(), self._valid.query.history, self._valid.relevant)
-
-    def user_vectors(self) -> Float32[np.ndarray, "users dim"]:
-        """One vector a user of the catalogue; that of a user without training interactions means nothing."""
-        return self.tables["user"] if "user" in self.tables else self.weights["user"]
-
-    def item_vectors(self) -> Float32[np.ndarray, "items dim"]:
-        return self.tables["item"] if "item" in self.tables else self.weights["item"]
-
-    def query_vectors(self, query: Query) -> Float32[np.ndarray, "queries dim"]:
-        """The trained vector of each user who has one; for anybody else the fold-in of the history."""
-        user = np.full(len(query), -1, np.int32) if query.user is None else query.user
-        strangers = np.flatnonzero((user < 0) | np.isin(user, self.tables["new_users"]))
-        vectors = self.user_vectors()[user]
-        if len(strangers):
-            if query.history is None:
-                raise QueryError(f"{self.entry.name} does not know this user. Give what they did: Query(history=...).")
-            vectors[strangers] = self.fold_in(query.history.take(strangers))
-        return vectors
+    def spread(self, module: Tables, n_layers: int) -> None:
+        """Puts what the graph makes of all free vectors into `tables`, and what items send to somebody new."""
+        assert module.graph is not None
+        nodes, n_users = torch.cat([module.user, module.item]).detach(), len(module.user)
+        made = propagate(module.graph, nodes, n_layers).numpy()
+        self.tables |= {"user": made[:n_users], "item": made[n_users:]}
+        self.tables["sent"] = sent_by_items(module.graph, nodes, n_users, n_layers)
 
     def fold_in(self, histories: Ragged) -> Float32[np.ndarray, "histories dim"]:
-        """A vector for each history; that of an average user where it holds no item that was trained."""
-        known = histories.keep(~np.isin(histories.values, self.tables["new_items"]))
-        vectors = ridge_fold_in(self.item_vectors(), known, self.shape["ridge"])
-        vectors[known.lengths == 0] = self.tables["anyone"]
-        return vectors
+        """With a graph one pass from the items of each history, without one a ridge regression on their vectors."""
+        if "sent" in self.tables:
+            return self.compared(edges_of(histories, self.tables["degree"]) @ self.tables["sent"])
+        return ridge_fold_in(self.item_vectors(), histories, self.shape["ridge"])
 
-    def _rank_block(self, query: Query, k: int, allowed: Bool[np.ndarray, " items"] | None) -> tuple:
-        if len(self.tables["new_items"]):
-            allowed = np.ones(self.catalogue.n_items, bool) if allowed is None else allowed.copy()
-            allowed[self.tables["new_items"]] = False
-        return super()._rank_block(query, k, allowed)
+    def compared(self, users: Float32[np.ndarray, "users dim"]) -> Float32[np.ndarray, "users _"]:
+        """What users' vectors become before they are compared with items'."""
+        return users
 
-    def _score_candidates(self, query: Query) -> Float32[np.ndarray, " candidates"]:
-        assert isinstance(query.candidates, Ragged)
-        new = np.isin(query.candidates.values, self.tables["new_items"])
-        return np.where(new, np.float32(-np.inf), super()._score_candidates(query))
+    def _best_ridge(self) -> float:
+        if "sent" in self.tables or self._valid is None or self._valid.query.history is None:
+            return RIDGES[0]
+        return best_ridge(self.item_vectors(), self._valid.query.history, self._valid.relevant)
 
 
 def ridge_fold_in(
@@ -146,26 +180,3 @@ def best_ridge(item_vectors: Float32[np.ndarray, "items dim"], histories: Ragged
         lists, _ = top_k_inner(ridge_fold_in(item_vectors, histories, ridge), item_vectors, k, exclude=seen)
         found.append(metrics.ndcg(lists, relevant, k).mean())
     return RIDGES[int(np.argmax(found))]
-
-
-def distinct(histories: Ragged, n_items: int) -> Ragged:
-    """The items of each history once, by code.
-
-    >>> distinct(Ragged.from_lists([[2, 0, 2], []]), 3).to_lists()
-    [[0, 2], []]
-    """
-    row, item = np.divmod(np.unique(histories.row_of_value * n_items + histories.values), n_items)
-    return Ragged.from_pairs(row, item.astype(np.int32), len(histories))
-
-
-def smoothed(
-    graph: Graph, user: Float[Tensor, "users dim"], item: Float[Tensor, "items dim"], n_layers: int
-) -> tuple[Float[Tensor, "users dim"], Float[Tensor, "items dim"]]:
-    """The vectors of users and items, each averaged with its neighbours' up to `n_layers` steps away, as in LightGCN.
-
-    >>> graph = Graph.bipartite(np.array([0]), np.array([0]), 1, 1)
-    >>> smoothed(graph, torch.tensor([[1.0]]), torch.tensor([[3.0]]), n_layers=1)
-    (tensor([[2.]]), tensor([[2.]]))
-    """
-    users, items = propagate(graph, torch.cat([user, item]), n_layers).split([len(user), len(item)])
-    return users, items

@@ -16,6 +16,7 @@ from torch.nn.functional import embedding
 from itemic.data import Dataset, Ragged
 from itemic.nn.graph import propagate
 from itemic.registry import system
+from itemic.systems.collaborative.base import edges_of, sent_by_items
 from itemic.systems.collaborative.spreading import GraphConfig, GraphRecommender, Spreading, Triples, bpr, lengths
 
 
@@ -45,9 +46,8 @@ class LightGCN(GraphRecommender[Config, Spreading]):
         graph, nodes, n_users = self.module.graph, self.module.nodes.detach(), self.catalogue.n_users
         n_layers = max(self.config.n_layers, 1)  # without layers, a stranger still gets one pass
         self.keep(propagate(graph, nodes, self.config.n_layers))
-        sent = propagate(graph, nodes, n_layers - 1)[n_users:] * (n_layers / (n_layers + 1))
-        self.tables["sent"] = sent.numpy()
+        self.tables["sent"] = sent_by_items(graph, nodes, n_users, n_layers)
 
     def fold_in(self, histories: Ragged) -> Float32[np.ndarray, "histories dim"]:
         """What the items of each history would send along its edges: the user's vector less its own free part."""
-        return self.edges(histories) @ self.tables["sent"]
+        return edges_of(histories, self.tables["degree"]) @ self.tables["sent"]

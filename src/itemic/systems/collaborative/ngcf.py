@@ -18,6 +18,7 @@ from torch.nn.functional import dropout, leaky_relu, normalize
 from itemic.data import Dataset, Ragged
 from itemic.nn.graph import Graph, Norm
 from itemic.registry import system
+from itemic.systems.collaborative.base import edges_of
 from itemic.systems.collaborative.spreading import GraphConfig, GraphRecommender, Spreading, Triples, bpr, lengths
 from itemic.training import TrainingConfig
 
@@ -99,8 +100,8 @@ class NGCF(GraphRecommender[Config, Network]):
             states = self.module(self.module.graph)
             self.keep(self.module.joined(states))
             self.tables["sent"] = torch.cat(states[:-1], 1)[self.catalogue.n_users :].numpy()
-        trained = np.flatnonzero(self._taken.lengths)
-        received = self._received(self._taken.take(trained))
+        trained = np.flatnonzero(self.taken.lengths)
+        received = self._received(self.taken.take(trained))
         self.tables["guess"] = np.linalg.lstsq(received, self.weights["nodes"][trained])[0]
 
     def fold_in(self, histories: Ragged) -> Float32[np.ndarray, "histories all"]:
@@ -112,7 +113,7 @@ class NGCF(GraphRecommender[Config, Network]):
 
     def _received(self, histories: Ragged) -> Float32[np.ndarray, "histories received"]:
         """The free vectors of the items along the edges of each history, added up, and a 1."""
-        sent = self.edges(histories) @ self.tables["sent"][:, : self.config.dim]
+        sent = edges_of(histories, self.tables["degree"], self.norm) @ self.tables["sent"][:, : self.config.dim]
         return np.concatenate([sent, np.ones((len(sent), 1), np.float32)], 1)
 
     def folded(
@@ -121,7 +122,7 @@ class NGCF(GraphRecommender[Config, Network]):
         """`Network.forward` and `joined` in NumPy, for users with these histories and free vectors."""
         joint, n = self.config.activation == "joint", histories.lengths[:, None].astype(np.float32)
         own = {"sym": 0 * n, "row_selfloop": 1 / (n + 1), "row_plus_identity": 1 + 0 * n}[self.norm]
-        edges, state, outputs, at = self.edges(histories), free, [free], 0
+        edges, state, outputs, at = edges_of(histories, self.tables["degree"], self.norm), free, [free], 0
         for number in range(len(self.config.layers)):
             width = state.shape[1]
             sent = edges @ self.tables["sent"][:, at : at + width] + own * state

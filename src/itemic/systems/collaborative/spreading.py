@@ -1,38 +1,25 @@
-"""What models that spread vectors along the graph of users and items share: what they draw and how they answer.
-
-Users and items of the graph have a vector each; items that nobody took are never ranked. Somebody outside the graph
-gets the vector that one pass from the items of the history gives, and somebody of whom nothing is known the mean of
-all users' vectors, which ranks much as popularity does.
-"""
+"""What models that spread vectors along the graph of users and items share: what they draw, and what they keep."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn.functional import embedding, softplus
 from typing_extensions import TypeVar
 
-from itemic.data import Dataset, Query, Ragged
-from itemic.errors import QueryError
+from itemic.data import Dataset
 from itemic.nn.graph import Graph, Norm
-from itemic.systems.base import SystemConfig, VectorRecommender
-from itemic.systems.collaborative.folding import distinct
+from itemic.systems.collaborative.base import CollaborativeConfig, CollaborativeRecommender
 from itemic.training import TrainingConfig, shuffled
 from itemic.training.negatives import Negatives
 
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
 
-
-class GraphConfig(SystemConfig):
+class GraphConfig(CollaborativeConfig):
     """The options that these systems share."""
 
-    dim: int = Field(64, ge=1)
-    """Width of the free vectors. Both papers: 64."""
     n_negatives: int = Field(1, ge=1)
     """Items not taken beside each one taken. Both papers: 1."""
     sampling: Literal["user_uniform", "edge_uniform"] = "user_uniform"
@@ -42,8 +29,6 @@ class GraphConfig(SystemConfig):
     """Share of the graph's values that each step goes without. The published numbers: 0."""
     training: TrainingConfig = TrainingConfig(lr=1e-3, batch_size=2048, epochs=400, eval_every=10, patience=5)
     """Shared by all trained systems. LightGCN: this step size and batch, up to 1000 epochs; it converges slowly."""
-    seed: int = 0
-    """Where the first vectors and the draws come from."""
 
 
 class Spreading(nn.Module):
@@ -104,7 +89,7 @@ C = TypeVar("C", bound=GraphConfig)
 S = TypeVar("S", bound=Spreading)
 
 
-class GraphRecommender(VectorRecommender[C, S]):
+class GraphRecommender(CollaborativeRecommender[C, S]):
     """A system gives `build`, `loss`, `fold_in`, and in `finish` the vectors of all nodes to `keep`."""
 
     @property
@@ -113,13 +98,13 @@ class GraphRecommender(VectorRecommender[C, S]):
         return "sym"
 
     def prepare(self, train: Dataset) -> None:
-        user, item = train.interactions.distinct_pairs()
-        self.module.graph = Graph.bipartite(user, item, train.n_users, train.n_items, self.norm)
-        self._taken = Ragged.from_pairs(user, item, train.n_users)
-        self._negatives = Negatives(self._taken.offsets, self._taken.values, train.n_items)
+        super().prepare(train)
+        pairs = train.interactions.distinct_pairs()
+        self.module.graph = Graph.bipartite(*pairs, train.n_users, train.n_items, self.norm)
+        self._negatives = Negatives(self.taken.offsets, self.taken.values, train.n_items)
 
     def batches(self, train: Dataset, rng: Generator) -> Iterator[Triples]:
-        items, offsets = torch.from_numpy(self._taken.values).long(), torch.from_numpy(self._taken.offsets)
+        items, offsets = torch.from_numpy(self.taken.values).long(), torch.from_numpy(self.taken.offsets)
         counts = offsets.diff()
         user_of, able = torch.arange(train.n_users).repeat_interleave(counts), counts.nonzero().squeeze(1)
         for rows in shuffled(len(items), self.config.training.batch_size, rng):
@@ -132,52 +117,5 @@ class GraphRecommender(VectorRecommender[C, S]):
     def keep(self, vectors: Float[Tensor, "nodes dim"]) -> None:
         """Makes `tables` of the final vectors of all nodes."""
         user, item = (x.numpy() for x in vectors.split([self.catalogue.n_users, self.catalogue.n_items]))
-        degree = np.bincount(self._taken.values, minlength=len(item)).astype(np.int32)
-        trained = self._taken.lengths > 0
-        self.tables = {"user": user, "item": item, "degree": degree}
-        self.tables |= {"anyone": user[trained].mean(0), "untrained": np.flatnonzero(~trained).astype(np.int32)}
-
-    def fold_in(self, histories: Ragged) -> Float32[np.ndarray, "histories dim"]:
-        """The vectors that users with these histories get, each of at least one item of the graph, none twice."""
-        raise TypeError(f"{type(self).__name__} defines no fold_in")
-
-    def edges(self, histories: Ragged) -> "csr_array":
-        """The values that the edges of these histories would have in the graph: float32 [histories, items].
-
-        The values of single items are as they were fitted: one more user does not change them.
-        """
-        from scipy.sparse import csr_array
-
-        n = histories.lengths
-        value = {"sym": n**-0.5, "row_selfloop": 1 / (n + 1), "row_plus_identity": 1 / n}[self.norm].repeat(n)
-        if self.norm == "sym":
-            value = value / np.sqrt(self.tables["degree"][histories.values])
-        shape = (len(histories), self.catalogue.n_items)
-        return csr_array((value.astype(np.float32), histories.values, histories.offsets), shape=shape)
-
-    def item_vectors(self) -> Float32[np.ndarray, "items dim"]:
-        return self.tables["item"]
-
-    def query_vectors(self, query: Query) -> Float32[np.ndarray, "queries dim"]:
-        """The vector of each user of the graph; for anybody else one pass from the history, or the mean user's."""
-        user = np.full(len(query), -1, np.int32) if query.user is None else query.user
-        if query.history is None and (user < 0).any():
-            raise QueryError(f"{self.entry.name} does not know this user. Give what they did: Query(history=...).")
-        vectors = self.tables["user"][user]
-        strangers = np.flatnonzero((user < 0) | np.isin(user, self.tables["untrained"]))
-        vectors[strangers] = self.tables["anyone"]
-        if query.history is not None and len(strangers):
-            histories = distinct(query.history.take(strangers), self.catalogue.n_items)
-            histories = histories.keep(self.tables["degree"][histories.values] > 0)
-            told = np.flatnonzero(histories.lengths)
-            vectors[strangers[told]] = self.fold_in(histories.take(told))
-        return vectors
-
-    def _rank_block(self, query: Query, k: int, allowed: Bool[np.ndarray, " items"] | None) -> tuple:
-        trained = self.tables["degree"] > 0
-        return super()._rank_block(query, k, trained if allowed is None else trained & allowed)
-
-    def _score_candidates(self, query: Query) -> Float32[np.ndarray, " candidates"]:
-        assert isinstance(query.candidates, Ragged)
-        trained = self.tables["degree"][query.candidates.values] > 0
-        return np.where(trained, super()._score_candidates(query), np.float32(-np.inf))
+        self.tables = {"user": user, "item": item}
+        super().finish()
