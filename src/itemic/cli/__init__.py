@@ -12,7 +12,7 @@ def main() -> None:
 
     \b
     Start here:
-      itemic demo                                     a simulated shop, four systems, a report
+      itemic demo                                     a simulated shop, seven systems, a report
       itemic data import events.csv --out my-data     your own interactions
       itemic fit ease my-data --out runs/e            learn from them
       itemic rank runs/e --user 42 --k 10             ask

@@ -153,7 +153,7 @@ def _four(value: float | None) -> str:
     "--out", type=click.Path(), default="runs/demo", show_default=True, metavar="FOLDER", help="Where to write."
 )
 def demo(data: str | None, out: str) -> Output:
-    """Fit four systems on a simulated shop, or on DATA, compare them, and rank for one user."""
+    """Fit seven systems on a simulated shop, or on DATA, compare them, and rank for one user."""
     from itemic.cli.models import open_data
     from itemic.evaluation.demo import run_demo
 

@@ -1,4 +1,4 @@
-"""The demonstration: a dataset, four systems, one table, one report, one user."""
+"""The demonstration: a dataset, seven systems, one table, one report, one user."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,14 +9,35 @@ from typing import Any
 import numpy as np
 
 from itemic import registry, threads
-from itemic.data import Dataset
+from itemic.data import VALID, Dataset
 from itemic.evaluation.compare import compare
 from itemic.systems.base import Recommender
 
-SYSTEMS = ("popularity", "itemknn", "ease", "ials")
+SYSTEMS: dict[str, dict[str, Any]] = {
+    "popularity": {},
+    "itemknn": {},
+    "ease": {},
+    "ials": {},
+    "bpr": {"n_negatives": 8, "l2": 0.03, "training": {"lr": 0.01, "epochs": 15, "eval_every": 3, "patience": 1}},
+    "lightgcn": {"training": {"lr": 0.01, "batch_size": 4096, "epochs": 40, "eval_every": 4, "patience": 1}},
+    "directau": {
+        "gamma": 0.3,
+        "training": {
+            "lr": 0.005,
+            "weight_decay": 1e-3,
+            "batch_size": 2048,
+            "epochs": 5,
+            "eval_every": 1,
+            "patience": 1,
+        },
+    },
+}
+"""The options with which each is fitted. Those of trained systems make for short schedules; they were chosen on the
+shop's validation part, which also stops them."""
 METRICS = ("ndcg@10", "recall@20")
-FEW_ITEMS = 20_000
-"""Above it EASE takes minutes and gigabytes, so the demonstration leaves it out and says so."""
+FEW_ITEMS, FEW_INTERACTIONS = 20_000, 500_000
+"""Above the one EASE takes minutes and gigabytes, above the other trained systems take many minutes; the demonstration
+leaves them out and says so."""
 
 
 @dataclass
@@ -28,7 +49,7 @@ class Demo:
 
 
 def run_demo(data: Dataset | None, out: Path, say: Callable[[str], None]) -> Demo:
-    """Fits the baselines on the data (the simulated shop when none is given), compares them, ranks for one user.
+    """Fits the systems on the data (the simulated shop when none is given), compares them, ranks for one user.
 
     Writes the dataset, the fitted models and `report.html` into the folder `out`; `say` gets notes while it runs.
     """
@@ -43,11 +64,14 @@ def run_demo(data: Dataset | None, out: Path, say: Callable[[str], None]) -> Dem
     log = data.interactions
     say(f"{data.name}: {data.n_users:,} users, {data.n_items:,} items, {len(log):,} interactions; {threads.describe()}")
     fitted: dict[str, Recommender] = {}
-    for name in SYSTEMS:
-        if name == "ease" and data.n_items > FEW_ITEMS:
-            say(f"ease left out: {data.n_items:,} items take minutes; fit it with: itemic fit ease ...")
+    valid = data.valid if data.split is not None and (data.split.part == VALID).any() else None
+    for name, options in SYSTEMS.items():
+        too_large = _too_large(name, data)
+        if too_large:
+            say(f"{name} left out: {too_large} take minutes; fit it with: itemic fit {name} {quote(str(data.path))}")
             continue
-        model: Recommender = registry.find(name)().fit(data.train)
+        model: Recommender = registry.find(name)(**options)
+        model.fit(data.train, valid if "training" in options else None)
         model.save(out / name)
         fitted[name] = model
         say(f"{name} fitted in {model.fitted_on['seconds']:.2f} s, saved in {out / name}")
@@ -66,9 +90,19 @@ def run_demo(data: Dataset | None, out: Path, say: Callable[[str], None]) -> Dem
         f"  itemic similar {out / best} --item {quote(str(_popular_item(data)))}",
         f"  itemic fit ials {data.path} --set dim=64 --out {out / 'ials64'}",
         f"  itemic compare {out / 'ials64'} {data.path}",
+        f"  itemic tune ease {data.path} --trials 20 --out {out / 'tune-ease'}",
         "  itemic data import events.csv --out my-data      (your own: a user,item file is enough)",
     ]
     return Demo(lines, {"report": str(out / "report.html"), **found.to_dict()})
+
+
+def _too_large(name: str, data: Dataset) -> str:
+    """What there is too much of for a demonstration of this system, or nothing."""
+    if name == "ease" and data.n_items > FEW_ITEMS:
+        return f"{data.n_items:,} items"
+    if "training" in SYSTEMS[name] and len(data.interactions) > FEW_INTERACTIONS:
+        return f"{len(data.interactions):,} interactions"
+    return ""
 
 
 def _shop(folder: Path, say: Callable[[str], None]) -> Dataset:
