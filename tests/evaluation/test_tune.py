@@ -203,16 +203,18 @@ def test_a_setting_that_was_tried_is_not_fitted_again(data, tmp_path):
 
 
 def test_options_that_are_set_are_shared_and_not_searched(data, tmp_path):
-    assert set(own_space(registry.find("ials"), {"a0": 0.01})) == {"dim", "l2"}
+    assert set(own_space(registry.find("bpr"), {"training": {"lr": 0.01}})) == {"l2", "n_negatives"}
     found = tune("toy-dial", data, tmp_path / "study", 2, over={"side": "1..9"}, settings={"dial": BEST})
     assert all(isinstance(trial.params["side"], int) for trial in found.trials)
     assert read_recipe(found.recipe).config == {"dial": BEST, "side": found.best.params["side"]}
 
 
-@pytest.mark.parametrize("name", ["ease", "ials", "itemknn"])
+@pytest.mark.parametrize("name", [name for name in registry.entries() if name not in ("ngcf", "popularity")])
 def test_the_space_of_every_system_holds_its_defaults_and_nothing_that_its_config_refuses(name):
     known = registry.find(name)
     space = search_space(known, {}, own_space(known, {}))
+    if "training" in known.Config.model_fields:
+        assert "training.lr" in space
     begun = defaults(known.configured({}), space)
     assert set(space) - set(begun) <= {"training.weight_decay"}  # 0 is on no logarithmic scale
 

@@ -6,7 +6,7 @@ Paper: Rendle et al., UAI 2009, arXiv:1205.2618. Published set-ups and numbers: 
 """
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -22,6 +22,8 @@ from itemic.training.negatives import Negatives
 
 
 class Config(FoldingConfig):
+    tune: ClassVar = {"training.lr": "1e-4..1e-2:log", "l2": "1e-6..1e-2:log", "n_negatives": "1..64:log"}
+
     loss: Literal["bpr", "sampled_softmax"] = "bpr"
     """bpr compares the item taken with each negative, sampled_softmax with all of them at once, the hardest most."""
     n_negatives: int = Field(1, ge=1)

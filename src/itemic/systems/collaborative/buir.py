@@ -5,7 +5,7 @@ On denser data DirectAU and LightGCN are far ahead. It reads no content, so it n
 Paper: Lee et al., SIGIR 2021, arXiv:2105.06323. Published set-ups and numbers: recipes/buir/.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,12 @@ from itemic.training import TrainingConfig
 
 
 class Config(FoldingConfig):
+    tune: ClassVar = {
+        "training.lr": "1e-4..1e-2:log",
+        "training.weight_decay": "1e-6..1e-2:log",
+        "momentum": "0.9..0.999",
+    }
+
     dim: int = Field(250, ge=1)
     """Width of the vectors; those that are compared are twice as wide. The authors' code: 250."""
     momentum: float = Field(0.995, ge=0, le=1)

@@ -8,7 +8,7 @@ Paper: Wang et al., KDD 2022, arXiv:2206.12811. Published set-ups and numbers: r
 
 import math
 from collections.abc import Iterator
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -25,6 +25,12 @@ from itemic.training import TrainingConfig
 
 
 class Config(FoldingConfig):
+    tune: ClassVar = {
+        "training.lr": "1e-4..1e-2:log",
+        "training.weight_decay": "1e-8..1e-2:log",
+        "gamma": "0.1..10:log",
+    }
+
     gamma: float = Field(1.0, ge=0)
     """Weight of uniformity against alignment; tune it first, 0.2 to 10. Paper: Beauty 0.5, Yelp2018 1, Gowalla 5."""
     n_layers: int = Field(0, ge=0)

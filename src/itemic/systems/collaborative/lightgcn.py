@@ -6,6 +6,8 @@ It reads no content, so it cannot rank an item that was never trained on.
 Paper: He et al., SIGIR 2020, arXiv:2002.02126. Published set-ups and numbers: recipes/lightgcn/.
 """
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
@@ -21,6 +23,8 @@ from itemic.systems.collaborative.spreading import GraphConfig, GraphRecommender
 
 
 class Config(GraphConfig):
+    tune: ClassVar = {"training.lr": "1e-4..1e-2:log", "l2": "1e-6..1e-2:log", "n_layers": "1..4"}
+
     n_layers: int = Field(3, ge=0)
     """How far vectors spread: user and item are averaged with all up to so many steps away; 0 is BPR-MF. Paper: 3."""
     l2: float = Field(1e-4, ge=0)
