@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 from click.testing import CliRunner
+from safetensors.numpy import load_file
 
 from itemic.cli import main
 
@@ -195,6 +196,20 @@ def test_resume_without_a_checkpoint_or_for_a_closed_form_says_so(shelf, tmp_pat
     message = fails("fit", "bpr", shelf / "data", "--set", "training.lr=-1", "--out", tmp_path / "b")
     assert "bpr: training.lr cannot be -1: Input should be greater than 0" in message
     assert not (tmp_path / "b.run").exists()
+
+
+def test_two_processes_fit_what_one_does_and_validate_and_log_once(shelf, tmp_path):
+    options = ["--set", "dim=4", "--set", "training.epochs=2", "--json"]
+    one = run("fit", "bpr", shelf / "data", *options, "--out", tmp_path / "one")
+    two = run("fit", "bpr", shelf / "data", *options, "--out", tmp_path / "two", "--devices", 2)
+    assert two.stderr.splitlines()[0].endswith("; 2 processes")
+    assert json.loads(two.stdout)["config"] == json.loads(one.stdout)["config"]
+    assert len((tmp_path / "two.run/metrics.jsonl").read_text().splitlines()) == 2
+    weights = [load_file(tmp_path / name / "weights.safetensors") for name in ("one", "two")]
+    np.testing.assert_allclose(weights[1]["item"], weights[0]["item"], rtol=0, atol=1e-6)
+    message = fails("fit", "ease", shelf / "data", "--out", tmp_path / "e", "--devices", 2)
+    assert message == "error: ease is solved in one step, on one device. Leave out devices."
+    assert "0 is not in the range x>=1" in run("fit", "bpr", shelf / "data", "--devices", 0, code=2).stderr
 
 
 def test_a_split_is_chosen_saved_and_shown(shelf, tmp_path):

@@ -183,13 +183,17 @@ class Model(Generic[C, M]):
         folder: str | Path | None = None,
         resume: bool = False,
         watch: Callable[[dict[str, float]], None] | None = None,
+        devices: int = 1,
     ) -> Self:
         """Learns from the interactions of `train`; `valid` is for models that stop early or choose by it.
 
         A trained model writes its log and checkpoints into `folder` when given one, and goes on from the newest
         checkpoint there with `resume`. `watch` is given the metrics of each validation; what it raises ends the fit.
+        With `devices` it is trained by so many processes at once, which share the rows of each batch and end with the
+        weights of one; a script then needs its `if __name__ == "__main__":`.
 
         Raises:
+            ConfigError: there is nothing to resume or to share among devices.
             DataError: `train` lacks a table or column that the model needs, or is empty; `valid` has nothing to find.
             TrainingDiverged: a loss term is nan or infinite.
         """
@@ -207,9 +211,14 @@ class Model(Generic[C, M]):
         if type(self).build is Model.build:
             if resume:
                 raise ConfigError(f"{self.entry.name} is solved in one step: there is nothing to resume.")
+            if devices != 1:
+                raise ConfigError(f"{self.entry.name} is solved in one step, on one device. Leave out devices.")
             self.weights = self.solve(train)
         else:
-            self._train(train, valid, Path(folder) if folder is not None else None, resume, watch)
+            from itemic.training import together
+
+            place = Path(folder) if folder is not None else None
+            together(devices, self._train, train, valid, place, resume, watch=watch)
         self.finish()
         self.histories = train.interactions.histories()
         whole = train.origin or {"name": train.name, "fingerprint": train.fingerprint, "split": None, "part": "all"}
@@ -239,7 +248,7 @@ class Model(Generic[C, M]):
         valid: EvalSet | None,
         folder: Path | None,
         resume: bool,
-        watch: Callable[[dict[str, float]], None] | None,
+        watch: Callable[[dict[str, float]], None] | None = None,
     ) -> None:
         import torch
 

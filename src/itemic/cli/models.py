@@ -64,6 +64,7 @@ FIT_EXAMPLES = [
     "itemic fit ials my-data --set dim=256 --set epochs=10 --out runs/i",
     "itemic fit bpr my-data --set training.epochs=50 --out runs/b",
     "itemic fit bpr my-data --recipe runs/tune-bpr/best.yaml --out runs/b      (see itemic tune)",
+    "itemic fit lightgcn my-data --devices 2 --out runs/l  (two processes, the same weights)",
     "itemic fit popularity my-data --all --out runs/p      (no split: everything)",
 ]
 
@@ -78,6 +79,7 @@ FIT_EXAMPLES = [
 @click.option("--all", "everything", is_flag=True, help="Fit on all interactions, the test part too.")
 @click.option("--out", type=click.Path(), metavar="FOLDER", help="Where to save. Default: runs/SYSTEM.")
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint of a run that was cut off.")
+@click.option("--devices", type=click.IntRange(1), default=1, metavar="N", help="Train in N processes. Default: 1.")
 def fit(
     system: str,
     data: str,
@@ -86,6 +88,7 @@ def fit(
     everything: bool,
     out: str | None,
     resume: bool,
+    devices: int,
 ) -> Output:
     """Fit SYSTEM on the train part of DATA and save it.
 
@@ -102,14 +105,15 @@ def fit(
     train = whole if everything else whole.train
     part = "the train part" if whole.split is not None and not everything else "all"
     how = f" of the split ({whole.split.label})" if whole.split is not None and not everything else ""
+    several = f"; {devices} processes" if devices > 1 else ""
     note(f"{system} on {whole.name}: {whole.n_users:,} users, {whole.n_items:,} items; fitting on {part}{how}: "
-         f"{len(train.interactions):,} interactions; {threads.describe()}")  # fmt: skip
+         f"{len(train.interactions):,} interactions; {threads.describe()}{several}")  # fmt: skip
     valid = whole.valid if trained and whole.split is not None and not everything and len(whole.valid) else None
     if trained and valid is None:
         note(f"without a validation part: all {model.config.training.epochs:,} epochs are run and the last one counts")
     folder = Path(out or Path("runs") / system)
     check_place(folder)  # before hours of fitting, not after
-    model.fit(train, valid, folder=f"{folder}.run", resume=resume)
+    model.fit(train, valid, folder=f"{folder}.run", resume=resume, devices=devices)
     model.save(folder)
     if trained:
         _end_run(Path(f"{folder}.run"))

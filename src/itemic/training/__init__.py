@@ -6,9 +6,10 @@ from itemic.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     from itemic.training.negatives import Negatives
+    from itemic.training.processes import gathered, together
     from itemic.training.trainer import Hooks, Stage, Trainer, shuffled
 
-__all__ = ["Hooks", "Negatives", "Stage", "Trainer", "TrainingConfig", "shuffled"]
+__all__ = ["Hooks", "Negatives", "Stage", "Trainer", "TrainingConfig", "gathered", "shuffled", "together"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,6 +18,10 @@ def __getattr__(name: str) -> Any:
         from itemic.training.negatives import Negatives
 
         return Negatives
+    if name in ("gathered", "together"):
+        from itemic.training import processes
+
+        return getattr(processes, name)
     if name in ("Hooks", "Stage", "Trainer", "shuffled"):
         from itemic.training import trainer
 

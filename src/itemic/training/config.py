@@ -15,7 +15,7 @@ class TrainingConfig(BaseModel):
     weight_decay: float = Field(default=0.0, ge=0)
     """Pull of all weights towards 0: added to the gradient by adam and sgd, taken off the weights by adamw."""
     batch_size: int = Field(default=1024, ge=1)
-    """Examples a batch."""
+    """Examples a batch, over all processes where there are several."""
     epochs: int = Field(default=100, ge=1)
     """Passes over the data, at most."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"

@@ -20,6 +20,7 @@ from itemic.errors import ConfigError, DataError, LoadError, TrainingDiverged
 from itemic.files import write_text
 from itemic.progress import report
 from itemic.training.config import TrainingConfig
+from itemic.training.processes import current
 from itemic.training.state import (
     checkpoints,
     random_state,
@@ -42,8 +43,10 @@ class Stage:
     """For logs. A stage with the name of an earlier one continues its optimiser, its warmup and its schedule."""
     config: TrainingConfig
     batches: Callable[[Generator], Iterable[Any]]
-    """The batches of one epoch; every random draw comes from the generator it is given."""
+    """The batches of one epoch; every random draw comes from the generator it is given. For several processes a batch
+    is a tensor, or a tuple of tensors, with a row for each example."""
     loss: Callable[[Any], Terms]
+    """Means over the rows of a batch; what compares rows with each other looks at the `gathered` ones."""
     trains: Sequence[str] = ("",)
     """Names of the submodules that are trained, "" for all; the rest is frozen and in eval mode."""
     begin: Callable[[], None] | None = None
@@ -103,6 +106,8 @@ class Trainer:
         """`about` says what is trained on what, by name; a checkpoint that says otherwise is refused."""
         self.module, self.stages, self.hooks = module, list(stages), hooks or Hooks()
         self.folder, self.about = folder, dict(about or {})
+        self.group = current()
+        self._writes = folder is not None and self.group.rank == 0
         self.rng = Generator().manual_seed(seed)
         self.at = Progress()
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
@@ -128,7 +133,7 @@ class Trainer:
         """
         if resume:
             self._resume()
-        elif self.folder is not None:
+        elif self.folder is not None and self._writes:
             remove_checkpoints(self.folder)
         self._write_log()
         while self.at.stage < len(self.stages):
@@ -167,6 +172,7 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
             for batch in group:
                 self._add_gradient(stage, batch, len(group))
+            self.group.add_gradients(self._parameters(stage))
             if config.clip is not None:
                 nn.utils.clip_grad_norm_(self._parameters(stage), config.clip)
             optimizer.step()
@@ -176,12 +182,16 @@ class Trainer:
             self._checkpoint_when_due(stage)
 
     def _add_gradient(self, stage: Stage, batch: Any, share: int) -> None:
-        """Adds the gradient of the batch's loss, divided by `share`, to that of the parameters."""
-        with _autocast(stage.config):
-            terms = stage.loss(batch)
-        values = torch.stack([term.float() for term in terms.values()])
-        (values.sum() / share).backward()
-        for name, value in zip(terms, values.tolist()):
+        """Adds the gradient of the batch's loss, divided by `share`, to that of the parameters.
+
+        In a group of processes, adding up what each has got of its rows is left to be done.
+        """
+        with self.group.deal(batch) as (rows, weight):
+            with _autocast(stage.config):
+                terms = stage.loss(rows)
+            values = weight * torch.stack([term.float() for term in terms.values()])
+            (values.sum() / share).backward()
+        for name, value in zip(terms, self.group.add(values.detach()).tolist()):
             if not math.isfinite(value):
                 raise self._diverged(stage, f"loss term '{name}' is {value} at step {self.at.step + 1:,}")
             self.at.totals[name] = self.at.totals.get(name, 0.0) + value
@@ -206,7 +216,7 @@ class Trainer:
         assert self.hooks.validate is not None
         self.module.eval()
         with torch.no_grad():
-            metrics = self.hooks.validate()
+            metrics = self.group.once(self.hooks.validate)
         self._freeze(stage)
         at, metric = self.at, stage.metric or stage.config.metric
         if metric not in metrics:
@@ -282,11 +292,11 @@ class Trainer:
         return TrainingDiverged(f"{what} ({where}). {good} Lower the learning rate (training.lr).")
 
     def _write_log(self) -> None:
-        if self.folder is not None:
+        if self.folder is not None and self._writes:
             write_text(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.at.history))
 
     def _checkpoint_when_due(self, stage: Stage) -> None:
-        if self.folder is None:
+        if self.folder is None or not self._writes:
             return
         steps, minutes = stage.config.checkpoint_steps, stage.config.checkpoint_minutes
         by_step = steps is not None and self.at.step % steps == 0

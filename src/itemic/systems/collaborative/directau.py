@@ -21,7 +21,7 @@ from itemic.data import Dataset
 from itemic.nn.graph import Graph
 from itemic.registry import system
 from itemic.systems.collaborative.folding import FoldingConfig, FoldingRecommender, Pairs, Tables
-from itemic.training import TrainingConfig
+from itemic.training import TrainingConfig, gathered
 
 
 class Config(FoldingConfig):
@@ -80,7 +80,8 @@ class DirectAU(FoldingRecommender[Config, Tables]):
 
     def loss(self, batch: Pairs) -> dict[str, Float[Tensor, ""]]:
         x, y = map(normalize, self.module(batch, self.config.n_layers))
-        return {"alignment": alignment(x, y), "uniformity": self.config.gamma * (uniformity(x) + uniformity(y)) / 2}
+        spread = (uniformity(gathered(x)) + uniformity(gathered(y))) / 2
+        return {"alignment": alignment(x, y), "uniformity": self.config.gamma * spread}
 
     def finish(self) -> None:
         if self.config.n_layers:
