@@ -20,7 +20,7 @@ from itemic.training.processes import current
 RUNS = {
     "bpr": {"n_negatives": 3, "l2": 0.1, "training": {"clip": 0.01, "accumulate": 2, "schedule": "cosine"}},
     "lightgcn": {"l2": 0.1, "training": {"weight_decay": 0.01}},
-    "directau": {"training": {"optimizer": "adamw"}},
+    "directau": {"n_layers": 1, "training": {"optimizer": "adamw"}},
     "buir": {"momentum": 0.9},
 }
 
