@@ -75,7 +75,7 @@ FIT_EXAMPLES = [
 @click.option(
     "--set", "settings", multiple=True, metavar="OPTION=VALUE", help="An option of the system; may be repeated."
 )
-@click.option("--recipe", type=click.Path(), metavar="FILE", help="Take options from a recipe; those of --set count more.")
+@click.option("--recipe", type=click.Path(), metavar="FILE", help="Take options from a recipe; --set changes them.")
 @click.option("--all", "everything", is_flag=True, help="Fit on all interactions, the test part too.")
 @click.option("--out", type=click.Path(), metavar="FOLDER", help="Where to save. Default: runs/SYSTEM.")
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint of a run that was cut off.")
