@@ -1,0 +1,211 @@
+"""Attention over padded blocks or packed tokens, to itself or to a memory, at once or token by token with a cache."""
+
+from dataclasses import dataclass
+from math import sqrt
+
+import torch
+from jaxtyping import Bool, Float, Int, Num
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from itemic.nn import masks
+from itemic.nn.dropout import dropout as drop
+from itemic.nn.masks import Rule
+from itemic.nn.packing import Packing
+from itemic.nn.positions import Positions
+
+NEVER = -1e30
+"""The logit of a key that may not be seen; unlike -inf it leaves no nan where no key may be."""
+
+
+def attend(
+    q: Float[Tensor, "*batch queries dim"],
+    k: Float[Tensor, "*batch keys dim"],
+    v: Float[Tensor, "*batch keys width"],
+    allow: Bool[Tensor, "..."] | None = None,
+    bias: Float[Tensor, "..."] | None = None,
+    *,
+    causal: bool = False,
+    dropout: float = 0.0,
+) -> Float[Tensor, "*batch queries width"]:
+    """The values of each query's keys, averaged by softmax of q·k/√dim + bias; zeros for a query that may see nothing.
+
+    `allow` and `bias` are [..., queries, keys] and spread over the batch; `causal` lets query n see the keys up to n,
+    in place of `allow`. `dropout` is the chance of each weight of the average to fall away.
+
+    >>> x = torch.eye(2)[None, None]
+    >>> attend(x, x, x, allow=torch.tensor([[True, False], [False, False]]))
+    tensor([[[[1., 0.],
+              [0., 0.]]]])
+    """
+    slow = dropout > 0 and q.device.type == "cpu"  # torch's own dropout of weights takes far longer
+    if causal and (bias is not None or slow):
+        allow = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
+        causal = False
+    if slow:
+        logits = q @ k.mT / sqrt(q.shape[-1])
+        logits = logits if bias is None else logits + bias
+        if allow is None:
+            return drop(logits.softmax(-1), dropout) @ v
+        return drop(logits.masked_fill(~allow, NEVER).softmax(-1).masked_fill(~allow, 0), dropout) @ v
+    mask = allow
+    if bias is not None:
+        mask = bias if allow is None else bias.masked_fill(~allow, -torch.inf)
+    return scaled_dot_product_attention(q, k, v, mask, dropout, causal)
+
+
+class Cache:
+    """Keys and values so far, [batch, tokens, heads, dim], of each attention that was given this cache."""
+
+    def __init__(self) -> None:
+        self._kept: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+
+    def get(self, owner: nn.Module) -> tuple[Tensor, Tensor] | None:
+        return self._kept.get(owner)
+
+    def extend(self, owner: nn.Module, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """The keys and values of the owner, with these as the last."""
+        if owner in self._kept:
+            k, v = (torch.cat(pair, 1) for pair in zip(self._kept[owner], (k, v)))
+        self._kept[owner] = k, v
+        return k, v
+
+    def take(self, rows: Int[Tensor, " batch"]) -> None:
+        """Goes on with these rows of the batch, in this order: the beams that survive."""
+        self._kept = {owner: (k[rows], v[rows]) for owner, (k, v) in self._kept.items()}
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where tokens stand and whom they may see: all that attention needs beside their vectors."""
+
+    allow: Rule | Bool[Tensor, "..."] | None = None
+    """A rule of places, or for padded blocks a mask; everybody sees everybody when not given."""
+    packing: Packing | None = None
+    """How packed tokens lie; vectors are then [tokens, dim], else [batch, n, dim]."""
+    positions: Positions | None = None
+    pos: Num[Tensor, "..."] | None = None
+    """The position of each token; its place in the sequence when not given."""
+
+    def positions_of(self, x: Float[Tensor, "*batch dim"], start: int = 0) -> Num[Tensor, "..."]:
+        """What `pos` says, else the places, from `start` on in padded blocks."""
+        if self.pos is not None:
+            return self.pos
+        if self.packing is not None:
+            return self.packing.place
+        return torch.arange(start, start + x.shape[-2], device=x.device)
+
+
+class Attention(nn.Module):
+    """Multi-head attention of x to itself, or to a memory.
+
+    As in BERT and its kin with the defaults. Without `out` there is no projection behind it, as in the first SASRec.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int = 1,
+        *,
+        kv_dim: int | None = None,
+        out: bool = True,
+        bias: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
+        """`kv_dim` is the width of the memory where it is not `dim`; `dropout` falls on the weights of the average."""
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"a width of {dim} cannot be divided among {heads} heads")
+        self.dim, self.heads, self.dropout = dim, heads, dropout
+        self.query = nn.Linear(dim, dim, bias)
+        self.key = nn.Linear(kv_dim or dim, dim, bias)
+        self.value = nn.Linear(kv_dim or dim, dim, bias)
+        self.out = nn.Linear(dim, dim, bias) if out else nn.Identity()
+
+    def forward(
+        self,
+        x: Float[Tensor, "*batch dim"],
+        memory: Float[Tensor, "*keys kv_dim"] | None = None,
+        where: Where = Where(),
+        cache: Cache | None = None,
+        *,
+        fixed: bool = False,
+    ) -> Float[Tensor, "*batch dim"]:
+        """Of packed tokens, `memory` holds the same tokens (in another state); of padded blocks, any others too.
+
+        With a cache x holds the newest tokens only, and a bias goes by places whatever `pos` says. A `fixed` memory is
+        the same at every call, so that its keys and values are made once.
+        """
+        kept = cache.get(self) if cache is not None else None
+        q = self._heads(self.query(x))
+        if fixed and kept is not None:
+            return self._mixed(q, *kept, where)
+        source = x if memory is None else memory
+        k, v = self._heads(self.key(source)), self._heads(self.value(source))
+        start = 0 if kept is None else kept[0].shape[1]
+        if where.positions is not None:
+            q, k = where.positions.turn(q, k, where.positions_of(x, start))
+        if cache is not None:
+            k, v = cache.extend(self, k, v)
+        return self._mixed(q, k, v, where, start)
+
+    def _heads(self, states: Tensor) -> Tensor:
+        return states.unflatten(-1, (self.heads, -1))
+
+    def _mixed(self, q: Tensor, k: Tensor, v: Tensor, where: Where, start: int = 0) -> Tensor:
+        mix, dropout = _padded if where.packing is None else _packed, self.dropout if self.training else 0.0
+        return self.out(mix(q, k, v, where, start, dropout).flatten(-2))
+
+
+def _padded(q: Tensor, k: Tensor, v: Tensor, where: Where, start: int, dropout: float) -> Tensor:
+    """Attention of blocks [batch, n, heads, dim]; the first query stands at place `start`."""
+    allow, bias = where.allow, None
+    places_q = torch.arange(start, start + q.shape[1], device=q.device)
+    places_k = torch.arange(k.shape[1], device=q.device)
+    causal = allow is masks.causal and len(places_q) == len(places_k)
+    if callable(allow):
+        allow = None if causal else allow(places_q, places_k)
+    if where.positions is not None:
+        pos = (places_q, places_k) if where.pos is None or start else (where.pos, where.pos)
+        bias = where.positions.bias(*pos)
+    q, k, v = (tensor.transpose(1, 2) for tensor in (q, k, v))
+    return attend(q, k, v, _of_all_heads(allow), bias, causal=causal, dropout=dropout).transpose(1, 2)
+
+
+def _packed(q: Tensor, k: Tensor, v: Tensor, where: Where, start: int, dropout: float) -> Tensor:
+    """Attention of packed tokens [tokens, heads, dim], one bucket at a time, or by a kernel that needs no buckets."""
+    rule, positions, packing = where.allow, where.positions, where.packing
+    assert packing is not None
+    assert not isinstance(rule, Tensor), "packed tokens take a rule of places, not a mask"
+    if positions is not None and type(positions).bias is Positions.bias:
+        positions = None
+    causal = rule is masks.causal
+    if (rule is None or causal) and positions is None and dropout == 0 and runs_unpadded(q):
+        from torch.nn.attention.varlen import varlen_attn  # takes a second to import
+
+        bounds, longest = packing.offsets.int(), packing.longest
+        made = varlen_attn(q, k, v, bounds, bounds, longest, longest, window_size=(-1, 0 if causal else -1))
+        assert isinstance(made, Tensor)
+        return made
+    pos = None if positions is None or where.pos is None else packing.split(where.pos)
+    parts = []
+    for n, (bucket, *qkv) in enumerate(zip(packing.buckets, *map(packing.split, (q, k, v)))):
+        places = torch.arange(bucket.longest, device=q.device)
+        allow = bias = None
+        if not causal:  # a causal rule hides padding by itself, as it comes last
+            allow = bucket.real[:, None, :] if rule is None else bucket.real[:, None, :] & rule(places, places)
+        if positions is not None:
+            at = places if pos is None else pos[n]
+            bias = positions.bias(at, at)
+        q, k, v = (tensor.transpose(1, 2) for tensor in qkv)
+        parts.append(attend(q, k, v, _of_all_heads(allow), bias, causal=causal, dropout=dropout).transpose(1, 2))
+    return packing.join(parts) if parts else v
+
+
+def runs_unpadded(q: Float[Tensor, "tokens heads dim"]) -> bool:
+    """Whether torch has an attention kernel here for sequences of different lengths that can be trained."""
+    return q.is_cuda and q.dtype in (torch.float16, torch.bfloat16)
+
+
+def _of_all_heads(allow: Tensor | None) -> Tensor | None:
+    return None if allow is None else allow[..., None, :, :]

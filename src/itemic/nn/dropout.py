@@ -1,0 +1,38 @@
+"""Dropout from random bits: torch draws a double for each value on a CPU, which takes seven times as long."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+LEVELS = 1 << 16
+"""A value falls away by 16 random bits, so its chance is p to within 1/131,072, and the rest is scaled by just that."""
+
+
+def dropout(x: Float[Tensor, "*shape"], p: float) -> Float[Tensor, "*shape"]:
+    """x with each value set to 0 with chance p, the others divided by the chance to stay; draws from torch's own seed.
+
+    >>> kept = dropout(torch.ones(1000), 0.5)
+    >>> sorted(set(kept.tolist()))
+    [0.0, 2.0]
+    """
+    if p == 0 or x.device.type != "cpu":
+        return functional.dropout(x, p)
+    falls = round(p * LEVELS)
+    if falls >= LEVELS:
+        return x * 0
+    drawn = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    bits = drawn.view(torch.int16)[: x.numel()].view(x.shape)
+    keep = torch.ge(bits, falls - LEVELS // 2, out=torch.empty(x.shape, dtype=x.dtype))
+    return x * keep.mul_(LEVELS / (LEVELS - falls))
+
+
+class Dropout(nn.Module):
+    """`dropout` in training, and nothing at all in answering."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        return dropout(x, self.p) if self.training and self.p else x

@@ -1,0 +1,98 @@
+"""A transformer from parts: blocks of attention and feed-forward layers, in the three orders of norms in use.
+
+Works on packed tokens [tokens, dim] and on padded blocks [batch, n, dim] alike; `Where` says which.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from itemic.nn.attention import Attention, Cache, Where
+from itemic.nn.dropout import Dropout
+
+Norm = Literal["pre", "post", "sasrec"]
+
+
+class Feed(nn.Module):
+    """Two linear layers with an activation between them; dropout behind the activation."""
+
+    def __init__(
+        self, dim: int, hidden: int, activation: Callable[[Tensor], Tensor], dropout: float = 0.0, bias: bool = True
+    ) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(dim, hidden, bias), nn.Linear(hidden, dim, bias)
+        self.activation, self.drop = activation, Dropout(dropout)
+
+    def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        return self.outer(self.drop(self.activation(self.inner(x))))
+
+
+class Block(nn.Module):
+    """Attention, to a memory too with `cross`, and a feed-forward layer, each added to the stream x.
+
+    - `pre`: x + f(LN(x)). Trains without warm-up.
+    - `post`: LN(x + f(x)), as in the first transformer and BERT.
+    - `sasrec`: LN(x) + f, where queries are of LN(x), keys and values of x, as in SASRec's code. The stream goes on
+      normalised; dropout is for the feed-forward layer only.
+    """
+
+    def __init__(
+        self,
+        attend: Attention,
+        feed: nn.Module,
+        norm: Norm = "pre",
+        cross: Attention | None = None,
+        *,
+        dropout: float = 0.0,
+        eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        self.attend, self.feed, self.cross, self.norm = attend, feed, cross, norm
+        self.attend_norm, self.feed_norm = nn.LayerNorm(attend.dim, eps), nn.LayerNorm(attend.dim, eps)
+        self.cross_norm = nn.LayerNorm(attend.dim, eps) if cross is not None else None
+        self.drop = Dropout(dropout)
+
+    def forward(
+        self,
+        x: Float[Tensor, "*batch dim"],
+        where: Where,
+        memory: Float[Tensor, "*keys kv_dim"] | None = None,
+        memory_where: Where = Where(),  # noqa: B008 (frozen)
+        cache: Cache | None = None,
+    ) -> Float[Tensor, "*batch dim"]:
+        if self.norm == "sasrec":
+            q = self.attend_norm(x)
+            x = self.feed_norm(q + self.attend(q, x, where, cache))
+            return x + self.drop(self.feed(x))
+        x = self._added(x, self.attend_norm, lambda x: self.attend(x, None, where, cache))
+        if self.cross is not None and self.cross_norm is not None:
+            cross = self.cross
+            x = self._added(x, self.cross_norm, lambda x: cross(x, memory, memory_where, cache, fixed=True))
+        return self._added(x, self.feed_norm, self.feed)
+
+    def _added(self, x: Tensor, norm: nn.LayerNorm, f: Callable[[Tensor], Tensor]) -> Tensor:
+        return x + self.drop(f(norm(x))) if self.norm == "pre" else norm(x + self.drop(f(x)))
+
+
+class Stack(nn.Module):
+    """Blocks in a row, and a norm behind the last where its stream is not normalised yet (`pre`, `sasrec`)."""
+
+    def __init__(self, blocks: Iterable[Block], norm: nn.Module | None = None) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = norm if norm is not None else nn.Identity()
+
+    def forward(
+        self,
+        x: Float[Tensor, "*batch dim"],
+        where: Where,
+        memory: Float[Tensor, "*keys kv_dim"] | None = None,
+        memory_where: Where = Where(),  # noqa: B008 (frozen)
+        cache: Cache | None = None,
+    ) -> Float[Tensor, "*batch dim"]:
+        """The states of the last block. With a cache x holds the tokens that are new since the last call with it."""
+        for block in self.blocks:
+            x = block(x, where, memory, memory_where, cache)
+        return self.norm(x)
