@@ -115,6 +115,16 @@ class Graph(nn.Module):
         n_rows, n_columns = self.shape
         return _times(self.back_offsets, self.back_columns, self.back_values, (n_columns, n_rows), x)
 
+    def times_rows(self, rows: Int[Tensor, " chosen"], x: Float[Tensor, "columns dim"]) -> Float[Tensor, "chosen dim"]:
+        """These rows of the matrix times x, with their own edges alone; its gradient too.
+
+        >>> graph = Graph.bipartite(np.array([0]), np.array([0]), 1, 1)
+        >>> graph.times_rows(torch.tensor([1]), torch.tensor([[2.0], [3.0]]))
+        tensor([[2.]])
+        """
+        edges = self.edges_of(rows)
+        return _Linear.apply(x, partial(_times, *edges), partial(_back_times, *edges))
+
     def edges_of(self, rows: Int[Tensor, " chosen"]) -> Edges:
         """Offsets, columns, values and shape of the matrix that has these rows of this one."""
         start = self.offsets[rows]
@@ -190,11 +200,9 @@ def _mean_of(graph: Graph, edges: Edges, rows: Tensor, n_layers: int, x: Tensor)
 
 
 def _mean_of_back(graph: Graph, edges: Edges, rows: Tensor, n_layers: int, gradient: Tensor) -> Tensor:
-    """The adjoint of `_mean_of`: by columns, the arrays of the edges are those of their transpose."""
+    """The adjoint of `_mean_of`."""
     gradient = gradient / (n_layers + 1)
-    offsets, columns, values, (n_rows, n_columns) = edges
-    matrix = torch.sparse_csc_tensor(offsets, columns, values, (n_columns, n_rows), check_invariants=False)
-    return _sum(graph.back_times, n_layers - 1, matrix @ gradient).index_add_(0, rows, gradient)
+    return _sum(graph.back_times, n_layers - 1, _back_times(*edges, gradient)).index_add_(0, rows, gradient)
 
 
 class _Linear(torch.autograd.Function):
@@ -213,4 +221,11 @@ class _Linear(torch.autograd.Function):
 def _times(offsets: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int], x: Tensor) -> Tensor:
     matrix = torch.sparse_csr_tensor(offsets, columns, values, shape, check_invariants=False)
     with torch.autocast(x.device.type, enabled=False):  # sparse products know no bfloat16
+        return matrix @ x.to(values.dtype)
+
+
+def _back_times(offsets: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int], x: Tensor) -> Tensor:
+    """The transpose times x: read by columns, the arrays of a matrix are those of its transpose."""
+    matrix = torch.sparse_csc_tensor(offsets, columns, values, shape[::-1], check_invariants=False)
+    with torch.autocast(x.device.type, enabled=False):
         return matrix @ x.to(values.dtype)

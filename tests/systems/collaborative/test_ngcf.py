@@ -61,6 +61,18 @@ def test_the_code_form_is_its_formulas_written_densely(norm):
     np.testing.assert_allclose(final(module), np.concatenate(outputs, 1), atol=1e-5)
 
 
+@pytest.mark.parametrize("options", [{}, PAPER])
+def test_some_rows_alone_are_those_of_the_whole_with_the_same_gradients(options):
+    rows, gradients = torch.tensor([6, 1]), []
+    for chosen in (None, rows):
+        module = network(**options)
+        made = module.joined(module(module.graph, chosen))
+        found = made if chosen is not None else made[rows]
+        (found * torch.arange(found.numel()).view_as(found)).sum().backward()
+        gradients.append([found.detach(), *(p.grad for p in module.parameters())])
+    torch.testing.assert_close(*gradients)
+
+
 def test_the_paper_form_without_weights_or_activation_is_one_pass_through_the_graph_with_self_loops():
     module = network(layers=(5,), slope=1.0, **PAPER)
     with torch.no_grad():

@@ -10,10 +10,10 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import dropout, leaky_relu, normalize
+from torch.nn.functional import dropout, embedding, leaky_relu, normalize
 
 from itemic.data import Dataset, Ragged
 from itemic.nn.graph import Graph, Norm
@@ -68,15 +68,28 @@ class Network(Spreading):
         self.layers = nn.ModuleList(Layer(*widths) for widths in pairwise((config.dim, *config.layers)))
         self.config = config
 
-    def forward(self, graph: Graph) -> list[Float[Tensor, "nodes _"]]:
-        """The free vectors and each layer's output, as they go into the next layer."""
-        states: list[Tensor] = [self.nodes]
-        for layer in self.layers:
-            new = layer(states[-1], graph @ states[-1], self.config.slope, self.config.activation == "joint")
-            states.append(dropout(new, self.config.message_dropout, self.training))
-        return states
+    def forward(self, graph: Graph, rows: Int[Tensor, " rows"] | None = None) -> list[Float[Tensor, "nodes _"]]:
+        """The free vectors and each layer's output, as they go into the next layer: of all nodes or of these rows.
 
-    def joined(self, states: list[Float[Tensor, "nodes _"]]) -> Float[Tensor, "nodes all"]:
+        The last layer makes nothing but the rows.
+        """
+        states: list[Tensor] = [self.nodes]
+        *inner, last = self.layers
+        for layer in inner:
+            states.append(self.passed(layer, states[-1], graph @ states[-1]))
+        sent = graph @ states[-1] if rows is None else graph.times_rows(rows, states[-1])
+        if rows is not None:
+            states = [embedding(rows, state) for state in states]
+        return [*states, self.passed(last, states[-1], sent)]
+
+    def passed(
+        self, layer: nn.Module, own: Float[Tensor, "rows width"], sent: Float[Tensor, "rows width"]
+    ) -> Float[Tensor, "rows out"]:
+        """One layer with what its config says of activation and dropout."""
+        made = layer(own, sent, self.config.slope, self.config.activation == "joint")
+        return dropout(made, self.config.message_dropout, self.training)
+
+    def joined(self, states: list[Float[Tensor, "rows _"]]) -> Float[Tensor, "rows all"]:
         """The final vectors; the authors scale outputs, but not the free vectors, to unit length."""
         free, *outputs = states
         return torch.cat([free, *(x if self.config.activation == "joint" else normalize(x) for x in outputs)], 1)
@@ -92,7 +105,8 @@ class NGCF(GraphRecommender[Config, Network]):
         return Network(catalogue.n_users, catalogue.n_items, self.config)
 
     def loss(self, batch: Triples) -> dict[str, Float[Tensor, ""]]:
-        vectors = self.module.joined(self.module(self.module.thinned(self.config.edge_dropout)))
+        rows, batch = batch.renumbered()  # only what the batch looks at is joined, and only once
+        vectors = self.module.joined(self.module(self.module.thinned(self.config.edge_dropout), rows))
         return {"bpr": bpr(vectors, batch), "l2": self.config.l2 / 2 * lengths(vectors, batch)}
 
     def finish(self) -> None:
