@@ -6,7 +6,7 @@ Paper: Wang et al., SIGIR 2019, arXiv:1905.08108. Published set-ups and numbers:
 """
 
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ from itemic.training import TrainingConfig
 
 
 class Config(GraphConfig):
+    tune: ClassVar = {"training.lr": "1e-4..1e-2:log", "l2": "1e-7..1e-3:log", "message_dropout": "0..0.5"}
+
     layers: tuple[int, ...] = Field((64, 64, 64), min_length=1)
     """Width of each layer's output; the final vectors hold the free vectors and all outputs. Paper: three of 64."""
     norm: Norm = "row_selfloop"
