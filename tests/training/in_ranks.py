@@ -19,6 +19,7 @@ from itemic.training.processes import current
 
 RUNS = {
     "bpr": {"n_negatives": 3, "l2": 0.1, "training": {"clip": 0.01, "accumulate": 2, "schedule": "cosine"}},
+    "bpr, rowadam": {"training": {"optimizer": "rowadam", "clip": 0.01}},
     "lightgcn": {"l2": 0.1, "training": {"weight_decay": 0.01}},
     "directau": {"n_layers": 1, "training": {"optimizer": "adamw"}},
     "buir": {"momentum": 0.9},
@@ -37,7 +38,7 @@ def fitted(name, train, valid=None, **places):
     options = RUNS[name] | {"dim": 8}
     config = {"batch_size": size, **options.pop("training", {})}
     config["epochs"] = -(-24 * config.get("accumulate", 1) // (n // size))
-    return find(name)(**options, training=config).fit(train, valid, **places)
+    return find(name.partition(",")[0])(**options, training=config).fit(train, valid, **places)
 
 
 def agreed(arrays):

@@ -13,13 +13,15 @@ class TrainingConfig(BaseModel):
     lr: float = Field(default=1e-3, gt=0)
     """Step size, the peak of the schedule. Adam's own default."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """Pull of all weights towards 0: added to the gradient by adam and sgd, taken off the weights by adamw."""
+    """Pull of all weights towards 0: added to the gradient by adam and sgd, by rowadam for the rows it
+    moves, taken off the weights by adamw."""
     batch_size: int = Field(default=1024, ge=1)
     """Examples a batch, over all processes where there are several."""
     epochs: int = Field(default=100, ge=1)
     """Passes over the data, at most."""
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    """Which rule turns gradients into steps."""
+    optimizer: Literal["adam", "adamw", "rowadam", "sgd"] = "adam"
+    """Which rule turns gradients into steps. rowadam is adam for the rows of a table that a batch looks at, each with
+    its own count of steps, and leaves the other rows alone: faster for large tables (bpr), at twice the lr of adam."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the step size falls from its peak to 0 at the end: step by step where a stage knows how many batches an epoch
     has, else epoch by epoch."""

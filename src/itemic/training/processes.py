@@ -72,7 +72,7 @@ class Group:
         if self.size == 1:
             return
         used = torch.tensor([float(p.grad is not None) for p in parameters])
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad.to_dense() for p in parameters]
         *sums, used = self.add(torch.cat([g.flatten() for g in (*gradients, used)])).split(
             [*(p.numel() for p in parameters), len(used)]
         )

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from itemic.files import write_text
 from itemic.progress import report
 from itemic.training.config import TrainingConfig
 from itemic.training.processes import current
+from itemic.training.rowadam import RowAdam, clip
 from itemic.training.state import (
     checkpoints,
     random_state,
@@ -32,7 +34,12 @@ from itemic.training.state import (
 
 Terms = dict[str, Tensor]
 """Named parts of the loss; what is minimised is their sum."""
-OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+OPTIMIZERS = {
+    "adam": partial(torch.optim.Adam, fused=True),
+    "adamw": partial(torch.optim.AdamW, fused=True),
+    "rowadam": RowAdam,
+    "sgd": partial(torch.optim.SGD, fused=True),
+}
 
 
 @dataclass(frozen=True)
@@ -174,7 +181,7 @@ class Trainer:
                 self._add_gradient(stage, batch, len(group))
             self.group.add_gradients(self._parameters(stage))
             if config.clip is not None:
-                nn.utils.clip_grad_norm_(self._parameters(stage), config.clip)
+                clip(self._parameters(stage), config.clip)
             optimizer.step()
             at.step, at.batch = at.step + 1, at.batch + len(group)
             at.steps[stage.name] = at.steps.get(stage.name, 0) + 1
@@ -260,7 +267,7 @@ class Trainer:
     def _optimizer(self, stage: Stage) -> torch.optim.Optimizer:
         if stage.name not in self.optimizers:
             config = stage.config
-            options = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
+            options = {"lr": config.lr, "weight_decay": config.weight_decay}
             self.optimizers[stage.name] = OPTIMIZERS[config.optimizer](self._parameters(stage), **options)
         return self.optimizers[stage.name]
 

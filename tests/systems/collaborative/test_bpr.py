@@ -72,6 +72,33 @@ def test_the_gradient_of_one_triple_is_that_of_the_paper(planted):
     assert module.item.grad.any(1).nonzero().flatten().tolist() == [7, 9]
 
 
+def test_with_rowadam_the_gradient_names_the_rows_of_the_batch_and_is_the_same(planted):
+    batch = Triples(torch.tensor([3, 3]), torch.tensor([7, 8]), torch.tensor([[9, 8], [7, 1]]))
+    gradients = {}
+    for optimizer in ("adam", "rowadam"):
+        torch.manual_seed(0)
+        model = BPR(dim=4, l2=0.1, training={"optimizer": optimizer})
+        model._module = module = model.build(planted[0].catalogue)
+        sum(model.loss(batch).values()).backward()
+        gradients[optimizer] = module.user.grad, module.item.grad
+    user, item = (gradient.coalesce() for gradient in gradients["rowadam"])
+    assert user.indices().tolist() == [[3]]
+    assert item.indices().tolist() == [[1, 7, 8, 9]]
+    for found, expected in zip((user, item), gradients["adam"]):
+        torch.testing.assert_close(found.to_dense(), expected)
+
+
+def test_rowadam_finds_the_planted_groups_as_adam_does(planted):
+    train, test = planted
+    found = {
+        name: evaluate(BPR(dim=16, training={**QUICK["training"], "optimizer": name}).fit(train), test, "recall@20")[
+            "recall@20"
+        ]
+        for name in ("adam", "rowadam")
+    }
+    assert found["rowadam"] > 0.9 * found["adam"]
+
+
 def test_the_penalty_is_half_the_mean_squared_lengths_of_a_triple(planted):
     model = BPR(dim=4, l2=0.3, n_negatives=2)
     model._module = module = model.build(planted[0].catalogue)

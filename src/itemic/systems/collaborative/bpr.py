@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Generator, Tensor, nn
-from torch.nn.functional import embedding, softplus
+from torch.nn.functional import softplus
 
 from itemic.data import Dataset
+from itemic.nn.inner_products import inner_products
 from itemic.registry import system
 from itemic.systems.collaborative.folding import FoldingConfig, FoldingRecommender
 from itemic.training import TrainingConfig
@@ -82,9 +83,9 @@ class BPR(FoldingRecommender[Config, Vectors]):
             yield Triples(user, item, self._negatives.draw(user, self.config.n_negatives, rng))
 
     def loss(self, batch: Triples) -> dict[str, Float[Tensor, ""]]:
-        user = embedding(batch.user, self.module.user)
-        items = embedding(torch.cat([batch.item[:, None], batch.negatives], 1), self.module.item)
-        scores = torch.einsum("bd,bnd->bn", user, items)
-        lengths = user.square().sum(-1) + items[:, 0].square().sum(-1) + items[:, 1:].square().sum(-1).mean(-1)
-        loss = LOSSES[self.config.loss](scores[:, 0], scores[:, 1:])
+        items = torch.cat([batch.item[:, None], batch.negatives], 1)
+        rows_only = self.config.training.optimizer == "rowadam"
+        found = inner_products(self.module.user, self.module.item, batch.user, items, sparse=rows_only)
+        loss = LOSSES[self.config.loss](found.inner[:, 0], found.inner[:, 1:])
+        lengths = found.squared + found.squares[:, 0] + found.squares[:, 1:].mean(-1)
         return {self.config.loss: loss, "l2": self.config.l2 / 2 * lengths.mean()}

@@ -1,0 +1,43 @@
+"""The compiled loops of `inner_products`; imported on first use, because importing numba takes a while."""
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def products(left, right, rows, columns, inner, squared, squares):
+    """Fills inner[b, k] with left[rows[b]] · right[columns[b, k]], the others with the squared lengths of both."""
+    n, width = columns.shape
+    dim = left.shape[1]
+    for b in range(n):
+        x = left[rows[b]]
+        total = np.float32(0)
+        for j in range(dim):
+            total += x[j] * x[j]
+        squared[b] = total
+        for k in range(width):
+            y = right[columns[b, k]]
+            along, total = np.float32(0), np.float32(0)
+            for j in range(dim):
+                along += x[j] * y[j]
+                total += y[j] * y[j]
+            inner[b, k] = along
+            squares[b, k] = total
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def gradients(left, right, rows, columns, by_inner, by_squared, by_squares, by_left, by_right):
+    """Fills the last two with the gradients of the rows looked up, given those of what `products` gave."""
+    n, width = columns.shape
+    dim = left.shape[1]
+    for b in range(n):
+        x, grad = left[rows[b]], by_left[b]
+        along = 2 * by_squared[b]
+        for j in range(dim):
+            grad[j] = along * x[j]
+        for k in range(width):
+            y, other = right[columns[b, k]], by_right[b, k]
+            across, along = by_inner[b, k], 2 * by_squares[b, k]
+            for j in range(dim):
+                grad[j] += across * y[j]
+                other[j] = across * x[j] + along * y[j]
