@@ -13,6 +13,7 @@ from itemic import registry
 from itemic.errors import DataError
 from itemic.files import write_text
 
+MARKED = re.compile(r"<!-- (results|systems|[\w-]+ [a-z]+) -->.*?<!-- /\1 -->", re.DOTALL)
 HEADER = ("system", "data set", "metric", "measured", "published or reference", "ratio", "fit, s")
 ALIGNED = ("---", "---", "---", "---:", "---:", "---:", "---:")
 
@@ -47,19 +48,52 @@ def systems_table(folder: str | Path = "results", link: str = "") -> str:
     return _markdown(rows)
 
 
-def write_tables(path: str | Path, folder: str | Path = "results") -> None:
-    """Puts both tables between their markers, `<!-- results -->` to `<!-- /results -->` and the same with `systems`.
+def standing(dataset: str, split: str, folder: str | Path = "results") -> str:
+    """A Markdown table of all systems measured on one split of a data set, each at its best, the best one first.
+
+    `split` is how the data were divided: official, random, last, time.
 
     Raises:
-        DataError: the file has not both markers of either table, or there are no results.
+        DataError: nothing was measured there.
+    """
+    best: dict[str, dict[str, Any]] = {}
+    for facts in _results(folder):
+        if (facts["dataset"], facts["split"].partition(",")[0]) == (dataset, split) and _value(facts) > _value(
+            best.get(facts["system"], {})
+        ):
+            best[facts["system"]] = facts
+    if not best:
+        raise DataError(f"{folder} holds no results on {dataset}, split {split}. Make one: itemic reproduce")
+    found = sorted(best.values(), key=_value, reverse=True)
+    names = list(found[0]["metrics"])
+    rows = [("system", *names, "fit, s"), ("---", *["---:"] * len(names), "---:")]
+    for facts in found:
+        measured = [f"{facts['metrics'][name]['value']:.4f}" if name in facts["metrics"] else "–" for name in names]
+        shown = f"`{facts['system']}`" + (f", {facts['variant']}" if facts["variant"] not in (None, split) else "")
+        rows.append(
+            (shown, *measured, f"{facts['seconds']:,.0f}" if facts["seconds"] >= 10 else f"{facts['seconds']:.1f}")
+        )
+    return _markdown(rows)
+
+
+def write_tables(path: str | Path, folder: str | Path = "results") -> None:
+    """Puts tables between their markers: `<!-- results -->` to `<!-- /results -->`, the same with `systems`, and for
+    the standing on a data set with its name and split, as in `<!-- gowalla-ngcf official -->`.
+
+    Raises:
+        DataError: the file has not both markers of any table, or there are no results.
     """
     path = Path(path)
-    text, found = path.read_text(), False
-    for name, make in (("results", results_table), ("systems", systems_table)):
-        start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        if re.search(f"{start}.*{end}", text, re.DOTALL):
-            table, found = f"{start}\n{make(folder)}{end}", True
-            text = re.sub(f"{start}.*?{end}", lambda _, table=table: table, text, flags=re.DOTALL)
+
+    def table(marked: re.Match[str]) -> str:
+        name, _, split = marked[1].partition(" ")
+        if not split:
+            made = {"results": results_table, "systems": systems_table}[name](folder)
+        else:
+            made = standing(name, split, folder)
+        return f"<!-- {marked[1]} -->\n{made}<!-- /{marked[1]} -->"
+
+    text, found = MARKED.subn(table, path.read_text())
     if not found:
         raise DataError(
             f"{path} has no lines <!-- results --> and <!-- /results -->. Put them where the table belongs."
@@ -74,7 +108,7 @@ def _results(folder: str | Path) -> list[dict[str, Any]]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         facts = json.loads(path.read_text())
-        return {key: facts[key] for key in ("system", "dataset", "variant", "metrics", "seconds", "protocol")}
+        return {key: facts[key] for key in ("system", "dataset", "variant", "split", "metrics", "seconds", "protocol")}
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not a result: {error}. Make it again with itemic reproduce.") from error
 
@@ -95,6 +129,11 @@ def _beside(facts: dict[str, Any]) -> str:
     name, metric = next(iter(facts["metrics"].items()))
     published = f"{metric['published']:.4f}" if metric["published"] is not None else "none"
     return f"{facts['dataset']} {name} {metric['value']:.4f} ({published})"
+
+
+def _value(facts: dict[str, Any]) -> float:
+    """The first metric of a result, by which results are ordered."""
+    return next(iter(facts["metrics"].values()))["value"] if facts else -1.0
 
 
 def _markdown(rows: list[tuple[str, ...]]) -> str:
