@@ -12,7 +12,7 @@ from itemic.errors import ConfigError, DataError
 from itemic.evaluation import evaluate, reproduce, reproduce_list
 from itemic.evaluation.recipes import Recipe, all_recipes, find_recipe, merged, recipes_folder
 from itemic.evaluation.reproduce import data_of, measure
-from itemic.evaluation.tables import results_table, write_tables
+from itemic.evaluation.tables import results_table, standing, write_tables
 from itemic.registry import system
 from itemic.systems.base import ScoreRecommender, SystemConfig
 from itemic.training import TrainingConfig
@@ -289,6 +289,26 @@ def test_the_table_shows_measured_beside_published_between_its_markers(place, tm
     page.write_text("nothing")
     with pytest.raises(DataError, match="has no lines <!-- results -->"):
         write_tables(page)
+
+
+def test_the_standing_has_each_system_once_at_its_best_on_one_split(place, tmp_path):
+    for name, sign in (("toy-counts/skewed", 1.0), ("toy-counts/skewed.rare", -1.0)):
+        place(name, config={"sign": sign}, **({"variant": "rare"} if sign < 0 else {}))
+    place("popularity/skewed", system="popularity")
+    place("itemknn/skewed", system="itemknn", split={"by": "last"})
+    for system_, variant in (("toy-counts", None), ("toy-counts", "rare"), ("popularity", None)):
+        reproduce(system_, "skewed", variant)
+    lines = standing("skewed", "random").splitlines()
+    assert lines[0] == "| system | recall@5 | ndcg@5 | fit, s |"
+    assert sorted(line.split("|")[1].strip() for line in lines[2:]) == ["`popularity`", "`toy-counts`"]
+    values = [float(line.split("|")[2]) for line in lines[2:]]
+    assert values == sorted(values, reverse=True)
+    with pytest.raises(DataError, match="holds no results on skewed, split last"):
+        standing("skewed", "last")
+    page = tmp_path / "page.md"
+    page.write_text("<!-- skewed random -->\nold\n<!-- /skewed random -->\n")
+    write_tables(page)
+    assert page.read_text() == f"<!-- skewed random -->\n{standing('skewed', 'random')}<!-- /skewed random -->\n"
 
 
 @pytest.mark.parametrize(
