@@ -40,6 +40,14 @@ def test_uniformity_is_its_definition_written_as_a_loop():
     assert uniformity(x).item() == pytest.approx(math.log(mean(kernel)), abs=1e-9)
 
 
+@pytest.mark.parametrize("block", [2, 3, 64])
+def test_the_gradient_of_uniformity_is_that_of_finite_differences_in_blocks_of_any_size(block, monkeypatch):
+    monkeypatch.setattr("itemic.systems.collaborative.directau.BLOCK", block)
+    x = normalize(drawn(7, 3)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: uniformity(x, t=1.5), x)
+    assert torch.autograd.gradcheck(lambda x: uniformity(normalize(x)), x)
+
+
 def test_alignment_is_two_less_twice_the_cosine():
     x, y = drawn(6, 3, seed=1), drawn(6, 3, seed=2)
     cosines = torch.cosine_similarity(x, y)

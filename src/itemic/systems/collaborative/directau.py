@@ -6,9 +6,8 @@ Tune `gamma` first: too little and all vectors collapse to one point.
 Paper: Wang et al., KDD 2022, arXiv:2206.12811. Published set-ups and numbers: recipes/directau/.
 """
 
-import math
 from collections.abc import Iterator
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -22,6 +21,9 @@ from itemic.nn.graph import Graph
 from itemic.registry import system
 from itemic.systems.collaborative.folding import FoldingConfig, FoldingRecommender, Pairs, Tables
 from itemic.training import TrainingConfig, gathered
+
+BLOCK = 1024
+"""Rows whose distances to all others are held at a time."""
 
 
 class Config(FoldingConfig):
@@ -58,11 +60,27 @@ def uniformity(x: Float[Tensor, "batch dim"], t: float = 2.0) -> Float[Tensor, "
     >>> uniformity(torch.tensor([[1.0, 0], [-1, 0]])).item(), uniformity(torch.ones(3, 1)).item()
     (-8.0, 0.0)
     """
-    n = len(x)
-    # -t d² = 2t x·y - 2t in one product, in which no pair of a row with itself counts; no [batch, batch, dim] is built,
-    # and one [batch, batch] serves the product and its exponential, which is what the time goes into.
-    itself = x.new_full((n, n), -2 * t).fill_diagonal_(-math.inf)
-    return (torch.addmm(itself, 2 * t * x, x.T).exp_().sum() / (n * (n - 1))).log()
+    return _Uniformity.apply(x, t)  # pyright: ignore[reportReturnType]
+
+
+class _Uniformity(torch.autograd.Function):
+    """The kernel of rows and rows is symmetric: its product with the rows, made where it is made, is the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, t: float) -> Tensor:
+        n, total, pulls = len(x), x.new_zeros(()), torch.empty_like(x)
+        for start in range(0, n, BLOCK):
+            rows = slice(start, min(start + BLOCK, n))
+            kernel = (2 * t * x[rows] @ x.T).sub_(2 * t).exp_()  # -t d² = 2t x·y - 2t for unit rows
+            kernel[:, rows].fill_diagonal_(0)  # no pair of a row with itself
+            total += kernel.sum()
+            torch.mm(kernel, x, out=pulls[rows])
+        ctx.save_for_backward(pulls.mul_(4 * t / total))
+        return (total / (n * (n - 1))).log()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return gradients[0] * ctx.saved_tensors[0], None
 
 
 @system("directau", family="collaborative", answers=["user", "history"], paper="arXiv:2206.12811")
