@@ -87,12 +87,13 @@ def test_outputs_may_differ_in_measured_digits_and_times_only():
     assert not same(row, row.replace("  p < 0.001", ""))
 
 
-def test_the_tables_of_the_readme_are_those_of_the_registry_and_the_results(tmp_path):
-    copy = tmp_path / "README.md"
-    copy.write_text((ROOT / "README.md").read_text())
+@pytest.mark.parametrize("name", ["README.md", "docs/choosing.md"])
+def test_the_tables_of_a_page_are_those_of_the_registry_and_the_results(name, tmp_path):
+    copy = tmp_path / "page.md"
+    copy.write_text((ROOT / name).read_text())
     write_tables(copy, ROOT / "results")
-    mend = "bring it up to date: python -m itemic.evaluation.tables README.md"
-    assert copy.read_text() == (ROOT / "README.md").read_text(), mend
+    mend = f"bring it up to date: python -m itemic.evaluation.tables {name}"
+    assert copy.read_text() == (ROOT / name).read_text(), mend
 
 
 def test_there_are_blocks_to_run():
