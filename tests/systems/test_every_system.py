@@ -23,6 +23,7 @@ QUICK = {
     "directau": {"dim": 16, "gamma": 0.5, "training": {"lr": 0.01, "batch_size": 256, "epochs": 8}},
     "lightgcn": {"dim": 16, "training": BRIEF},
     "ngcf": {"dim": 16, "layers": (16, 16), "training": BRIEF},
+    "sasrec": {"dim": 16, "training": {"lr": 0.01, "batch_size": 25, "epochs": 10}},
 }
 """Options with which a trained system is done with the planted groups in a second or two; others keep the defaults."""
 

@@ -10,12 +10,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import embedding, softplus
+from torch.nn.functional import embedding, pad, softplus
+
+from itemic.nn.products import fast_products
 
 CHUNK = 1 << 20
 """Logits computed at a time: 4 MB, which stay in the cache of a CPU."""
-MIN_ROWS = 32
-"""Rows computed at a time at least; fewer waste the products."""
+ROWS = 32
+"""Rows are computed in multiples of this at a time; fewer waste the products."""
 NEVER = -1e30
 """The logit of what does not count; unlike -inf it leaves no nan where nothing counts."""
 
@@ -61,7 +63,7 @@ def table_cross_entropy(
     lift = None if bias is None else bias[target]
     device = x.device.type
     low = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    with torch.autocast(device, enabled=False):
+    with torch.autocast(device, enabled=False), fast_products():
         return _Softmax.apply(x, table, offset, lift, target, weight, negatives, chunk, low, torch.is_grad_enabled())
 
 
@@ -85,15 +87,18 @@ class _Softmax(torch.autograd.Function):
         low: torch.dtype | None,
         differentiate: bool,
     ) -> Tensor:
-        candidates = table if negatives is None else embedding(negatives, table)
-        rows = min(len(x), max(MIN_ROWS, chunk // max(1, len(candidates))))
-        logits, shares = x.new_empty(rows, len(candidates)), x.new_empty(rows, len(candidates))
+        n_tokens, candidates = len(x), table if negatives is None else embedding(negatives, table)
+        fill = -n_tokens % ROWS  # to few sizes of blocks, as oneDNN compiles kernels for each; weight 0 undoes them
+        x, target, weight = pad(x, (0, 0, 0, fill)), pad(target, (0, fill)), pad(weight, (0, fill))
+        lift = None if lift is None else pad(lift, (0, fill))
+        rows = max(ROWS, chunk // max(1, len(candidates)) // ROWS * ROWS)
+        logits, shares = x.new_empty(2, min(rows, len(x)), len(candidates))
         right = candidates if low is None else candidates.to(low)
         by_x, by_table, by_lift = torch.empty_like(x), torch.zeros_like(table), torch.empty_like(weight)
         by_candidates = by_table if negatives is None else torch.zeros_like(candidates)
         by_offset = None if offset is None else torch.zeros_like(offset)
         loss = x.new_zeros(())
-        for start in range(0, len(x), max(1, rows)):
+        for start in range(0, len(x), rows):
             part = slice(start, start + rows)
             left, wanted, scale = x[part], target[part], weight[part]
             a, p = logits[: len(left)], shares[: len(left)]
@@ -121,7 +126,7 @@ class _Softmax(torch.autograd.Function):
                     by_offset += scale @ p
         if negatives is not None:
             by_table.index_add_(0, negatives, by_candidates)
-        ctx.save_for_backward(by_x, by_table, by_offset, None if lift is None else by_lift)
+        ctx.save_for_backward(by_x[:n_tokens], by_table, by_offset, None if lift is None else by_lift[:n_tokens])
         return loss
 
     @staticmethod
