@@ -1,0 +1,1 @@
+"""What turns content into vectors, and text into pieces; pretrained weights."""
