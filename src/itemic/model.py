@@ -90,8 +90,8 @@ class Model(Generic[C, M]):
     """Config, fitted state and a folder to keep them in.
 
     After `fit` or `load` a model has `weights` (what was solved or trained), `tables` (what `finish` made of it for
-    answering), `catalogue` (item and user tables without events) and `histories` (what each known user did, for the
-    doors: no method of a model reads it).
+    answering), `vocabulary` (the words and values that it reads, as plain JSON), `catalogue` (item and user tables
+    without events) and `histories` (what each known user did, for the doors: no method of a model reads it).
     """
 
     entry: ClassVar[Entry]
@@ -124,6 +124,7 @@ class Model(Generic[C, M]):
         self.weights: dict[str, np.ndarray] = {}
         self.tables: dict[str, np.ndarray] = {}
         self.shape: dict[str, Any] = {}
+        self.vocabulary: dict[str, Any] = {}
         self.fitted_on: dict[str, Any] = {}
         self._catalogue: Dataset | None = None
         self.histories: Ragged | None = None
@@ -204,10 +205,11 @@ class Model(Generic[C, M]):
             )
         threads.count()  # decided before a library is loaded that would take all CPUs
         start = time.perf_counter()
-        self.weights, self.tables, self.shape, self._module = {}, {}, {}, None
+        self.weights, self.tables, self.shape, self.vocabulary, self._module = {}, {}, {}, {}, None
         self._catalogue = train.catalogue
         for role in self.declared:
             self._fit_part(role, train, valid)
+        self.survey(train)
         if type(self).build is Model.build:
             if resume:
                 raise ConfigError(f"{self.entry.name} is solved in one step: there is nothing to resume.")
@@ -291,6 +293,9 @@ class Model(Generic[C, M]):
         """Makes `weights` the arrays of the module; on a CPU they share its memory."""
         self.weights = {name: value.detach().cpu().numpy() for name, value in self._module.state_dict().items()}
 
+    def survey(self, train: Dataset) -> None:
+        """Puts into `shape` and `vocabulary` what `build` must know of the data: both are kept in the saved folder."""
+
     def build(self, catalogue: Dataset) -> M:
         """The network of a trained model, from sizes only: `load` calls it too, and sees no events."""
         raise TypeError(f"{type(self).__name__} defines no network")
@@ -363,6 +368,8 @@ class Model(Generic[C, M]):
             for name, arrays in (("weights", self.weights), ("tables", self.tables)):
                 if arrays:
                     save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, new / f"{name}.safetensors")
+            if self.vocabulary:
+                (new / "vocabulary.json").write_text(json.dumps(self.vocabulary, ensure_ascii=False) + "\n")
             short(catalogue.items).write(new / "items.parquet")
             short(catalogue.users).write(new / "users.parquet")
             if histories and self.histories is not None:
@@ -421,6 +428,8 @@ class Model(Generic[C, M]):
         for name in ("weights", "tables"):
             path = folder / f"{name}.safetensors"
             setattr(self, name, load_file(path) if path.exists() else {})
+        path = folder / "vocabulary.json"
+        self.vocabulary = json.loads(path.read_text()) if path.exists() else {}
         self.parts = {role: Model.load(folder / "parts" / role) for role in facts.get("parts", {})}
         self.shape, self.fitted_on = facts["shape"], facts["fitted_on"]
         about = facts["catalogue"]
