@@ -18,6 +18,14 @@ NAMES = list(entries())
 PERSONAL = [name for name in NAMES if name != "popularity"]
 BRIEF = TrainingConfig(lr=0.01, batch_size=1024, epochs=12)
 QUICK = {
+    "bert4rec": {
+        "dim": 16,
+        "layers": 1,
+        "mask_share": 0.5,
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+        "training": {"lr": 0.01, "batch_size": 32, "epochs": 60},
+    },
     "bpr": {"dim": 16, "training": {"lr": 0.02, "batch_size": 1024, "epochs": 12}},
     "buir": {"dim": 16, "training": {"lr": 0.01, "batch_size": 256, "epochs": 12}},
     "directau": {"dim": 16, "gamma": 0.5, "training": {"lr": 0.01, "batch_size": 256, "epochs": 8}},

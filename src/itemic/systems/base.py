@@ -217,9 +217,13 @@ class VectorRecommender(Recommender[C, M]):
         """One vector an item of the catalogue, in the order of their codes."""
         raise TypeError(f"{type(self).__name__} defines no item_vectors")
 
+    def likeness_vectors(self) -> Float32[np.ndarray, "items dim"]:
+        """By whose directions items are alike: those of `item_vectors`, unless some coordinates say something else."""
+        return self.item_vectors()
+
     def similar(self, items: "np.ndarray | Sequence[int]", k: int = 10) -> Ranking:
         """The k items whose vectors have the largest cosine with each of these, themselves left out."""
-        codes, vectors = np.asarray(items, np.int32), np.asarray(self.item_vectors(), np.float32)
+        codes, vectors = np.asarray(items, np.int32), np.asarray(self.likeness_vectors(), np.float32)
         n_items = len(vectors)
         if not 1 <= k <= n_items:
             raise QueryError(f"k is {k:,}; the catalogue has {n_items:,} items. Ask for 1 to {n_items:,}.")
