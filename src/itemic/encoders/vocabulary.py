@@ -37,9 +37,9 @@ class Vocabulary:
         """At most `size` pieces, learned from these texts by byte-pair encoding of their words in lower case.
 
         >>> vocabulary = Vocabulary.trained(["red lipstick", "red nail polish"], 60)
-        >>> pieces, begins = vocabulary.pieces(["Red lips"])
+        >>> pieces, begins = vocabulary.pieces(["Red nail"])
         >>> vocabulary.words(pieces[0]), begins.tolist()
-        (['red', 'lip', 's'], [True, True, False])
+        (['red', 'nail'], [True, True])
         """
         tokenizers = _tokenizers()
         tokenizer: Tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="[UNK]"))

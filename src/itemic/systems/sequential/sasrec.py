@@ -9,7 +9,7 @@ Petrov and Macdonald, RecSys 2023, arXiv:2308.07192. Published set-ups and numbe
 
 import math
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from itemic.training import Negatives, TrainingConfig, shuffled
 
 
 class Config(SequenceConfig):
+    tune: ClassVar = {"training.lr": "3e-4..1e-2:log", "dropout": "0.1..0.5", "norm": "pre,post,original"}
     loss: Literal["ce", "sampled_ce", "bce", "gbce"] = "ce"
     """ce compares with every item, sampled_ce with negatives drawn for the batch, bce and gbce judge single items."""
     n_negatives: int | None = Field(None, ge=1)
