@@ -229,8 +229,25 @@ def test_a_table_is_asked_by_column_and_condition():
 
 
 def test_roles_are_guessed_by_name():
-    assert guessed_roles(["name", "description", "image_path", "x"]) == {
+    assert guessed_roles(["name", "description", "image_path", "category", "tags", "x"]) == {
         "title": ["name"],
         "text": ["name", "description"],
         "image": ["image_path"],
+        "category": ["category"],
+        "attributes": ["tags"],
     }
+
+
+def test_a_table_is_extended_in_its_own_columns_and_refuses_what_does_not_fit():
+    table = Table.of(Ids([4, 7]), {"title": ["cup", "pot"], "tags": [["a"], ["b", "c"]]})
+    longer = table.extended(Table.of(Ids([9]), {"tags": [["d"]], "size": [1]}))
+    assert longer.ids.codes([9, 4]).tolist() == [2, 0]
+    assert longer.frame.to_pydict() == {"title": ["cup", "pot", None], "tags": [["a"], ["b", "c"], ["d"]]}
+    assert longer.roles == table.roles
+    for ids, columns, text in (
+        ([8, 4], {}, "1 of 2 new items are known already: 4. Leave them out."),
+        (["x"], {}, "item ids are integers here, not text as 'x'. Give integers."),
+        ([8], {"tags": ["d"]}, "column 'tags' of the new items does not fit: .*. Mend it."),
+    ):
+        with pytest.raises(DataError, match=text):
+            table.extended(Table.of(Ids(ids), columns))

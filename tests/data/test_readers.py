@@ -258,6 +258,31 @@ def test_a_known_set_has_its_published_counts(name):
     assert data.name == name
 
 
+ROLES = {
+    "amazon-beauty": {"title": ["title"], "text": ["title", "words"], "attributes": ["attributes"]},
+    "amazon-sports": {"text": ["words"], "attributes": ["attributes"]},
+    "amazon-toys": {"text": ["words"], "attributes": ["attributes"]},
+    "yelp-s3rec": {"title": ["title"], "text": ["title", "categories"], "attributes": ["attributes"]},
+    "bundle-clothing": {"title": ["title"], "text": ["title", "categories"], "category": ["category"]},
+}
+
+
+@pytest.mark.parametrize("name", ROLES)
+def test_the_metadata_of_a_known_set_say_what_they_are_for(name):
+    if not (DATA / name).is_dir():
+        pytest.skip(f"the data set {name} is not on this machine (set ITEMIC_DATA)")
+    assert known_set(DATA / name).items.roles == ROLES[name]
+
+
+def test_the_first_of_the_category_paths_of_a_bundle_item_is_read_name_by_name(tmp_path):
+    folder = tmp_path / "bundle-clothing"
+    written(folder / "item_titles.csv.gz", "item ID,titles\n7,Cap\n")
+    written(folder / "item_categories.csv.gz", 'item ID,categories\n7,"[[Shoes & Hats, All,Men, Boys,Caps],[Hats]]"\n')
+    written(folder / "user_item.csv.gz", "user ID,item ID,timestamp\n1,7,1404864000\n")
+    items = known_set(folder).items
+    assert items.column("category").to_pylist() == ["Shoes & Hats, All > Men, Boys > Caps"]
+
+
 @pytest.mark.skipif(not (DATA / "sessions-tmall").is_dir(), reason="sessions-tmall is not on this machine")
 def test_session_test_cases_are_users_with_a_history_and_one_item_to_find():
     data = known_set(DATA / "sessions-tmall")

@@ -30,6 +30,7 @@ from itemic.data.readers.tables import (
     read_table,
     text_suffix,
 )
+from itemic.data.table import Table, guessed_roles
 from itemic.errors import DataError, LeakError, did_you_mean, some
 
 
@@ -135,6 +136,21 @@ def eval_set(frame: Any, dataset: Dataset, columns: Columns = None) -> EvalSet:
     query = replace(query, user=np.where(trained, asking, -1).astype(np.int32))
     relevant = Ragged.from_pairs(np.searchsorted(asking, user), item, len(asking))
     return EvalSet(query, relevant, grades, n_skipped=len(everybody) - len(asking), users=asking.astype(np.int32))
+
+
+def item_table(frame: Any) -> Table:
+    """Items in the order of the rows of a Polars, pandas or Arrow table or a dict of columns, one of them their ids.
+
+    >>> items = item_table({"item_id": [7, 3], "title": ["pot", ""]})
+    >>> items.ids.array.to_pylist(), items.roles
+    ([7, 3], {'title': ['title'], 'text': ['title']})
+
+    Raises:
+        DataError: there is no id column, or an id is missing or stands in two rows.
+    """
+    table = id_first(_arrow(frame), "item", source="the item table")
+    columns = table.remove_column(0)
+    return Table(Ids(table.column(0)), columns, guessed_roles(columns.column_names))
 
 
 def _known(source: Source, what: str, ids: Ids) -> np.ndarray:

@@ -11,16 +11,22 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool
 
 from itemic.data.ids import Ids
-from itemic.errors import DataError, did_you_mean
+from itemic.errors import DataError, did_you_mean, some
 
-TITLE_NAMES = ("title", "name", "product_name", "movie_title", "item_name")
+NAMES_OF_ROLE = {
+    "title": ("title", "name", "product_name", "movie_title", "item_name"),
+    "category": ("category", "category_path", "main_category"),
+    "attributes": ("attributes", "tags"),
+}
+"""Common names of the columns that have one of these roles; the first that is there has it."""
 
 
 @dataclass(frozen=True)
 class Table:
     """One row an item (or user), in the order of their codes.
 
-    `roles` says what columns are for: {"title": ["title"], "text": ["title", "description"], "image": ["image"]}.
+    `roles` says what columns are for: {"title": ["title"], "text": ["title", "description"], "image": ["image"]}. A
+    `category` is a path, its levels in a list or joined by " > "; `attributes` are a set of values.
     """
 
     ids: Ids
@@ -97,6 +103,39 @@ class Table:
         rows = pa.array(np.asarray(codes, dtype=np.int64))
         return Table(Ids(self.ids.array.take(rows), self.ids.what), self.frame.take(rows), self.roles)
 
+    def extended(self, more: "Table") -> "Table":
+        """The rows of this table and then those of another, in the columns of this one; null where that lacks one.
+
+        >>> table = Table.of(Ids(["a"]), {"title": ["cup"], "price": [2]})
+        >>> longer = table.extended(Table.of(Ids(["b"]), {"title": ["pot"], "size": [3]}))
+        >>> longer.ids.array.to_pylist(), longer.frame.to_pydict()
+        (['a', 'b'], {'title': ['cup', 'pot'], 'price': [2, None]})
+
+        Raises:
+            DataError: an id is in both, or a value is not of the kind that its column here holds.
+        """
+        what = self.ids.what
+        twice = more.ids.array.filter(pa.array(self.ids.codes(more.ids.array) >= 0))
+        if len(twice):
+            raise DataError(
+                f"{len(twice):,} of {len(more):,} new {what}s are known already: {some(twice.to_pylist())}. "
+                "Leave them out."
+            )
+        if self.ids.are_integers and not more.ids.are_integers:
+            raise DataError(f"{what} ids are integers here, not text as {more.ids.array[0].as_py()!r}. Give integers.")
+        columns = {}
+        for name in self.names:
+            ours = self.frame.column(name)
+            try:
+                given = more.column(name) if name in more.names else pa.chunked_array([pa.nulls(len(more))])
+                new = given.cast(ours.type)
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                reason = str(error).splitlines()[0].rstrip(".")
+                raise DataError(f"column '{name}' of the new {what}s does not fit: {reason}. Mend it.") from None
+            columns[name] = pa.chunked_array([*ours.chunks, *new.chunks], ours.type)
+        ids = pa.concat_arrays([self.ids.array, more.ids.array.cast(self.ids.array.type)])
+        return Table(Ids(ids, what), pa.table(columns), self.roles)
+
     def write(self, path: Path) -> None:
         """Writes ids and columns as one Parquet file."""
         columns = {"id": self.ids.array} | {name: self.frame.column(name) for name in self.names}
@@ -109,12 +148,13 @@ class Table:
 
 
 def guessed_roles(names: list[str]) -> dict[str, list[str]]:
-    """Which columns are the title, texts and images, judged by their names.
+    """Which columns are the title, texts, images, the category and the attributes, judged by their names.
 
-    >>> guessed_roles(["title", "description", "price"])
-    {'title': ['title'], 'text': ['title', 'description']}
+    >>> guessed_roles(["title", "description", "price", "category"])
+    {'title': ['title'], 'text': ['title', 'description'], 'category': ['category']}
     """
-    title = [name for name in TITLE_NAMES if name in names][:1]
-    text = title + [name for name in ("description", "text", "plot", "abstract", "review") if name in names]
+    one = {role: [name for name in known if name in names][:1] for role, known in NAMES_OF_ROLE.items()}
+    text = one["title"] + [name for name in ("description", "text", "plot", "abstract", "review") if name in names]
     image = [name for name in ("image", "image_path", "picture", "image_bytes") if name in names]
-    return {role: found for role, found in (("title", title), ("text", text), ("image", image)) if found}
+    roles = {"title": one.pop("title"), "text": text, "image": image, **one}
+    return {role: found for role, found in roles.items() if found}

@@ -287,7 +287,11 @@ def test_titles_tell_the_attributes_and_hardly_ever_repeat(data):
     assert len({row["title"] for row in items}) > 0.99 * len(items)
     assert all(row["category"].count(" > ") == 2 for row in items)
     assert len({row["category"] for row in items}) == 72
-    assert data.items.roles == {"title": ["title"], "text": ["title", "description"]}
+    assert data.items.roles == {
+        "title": ["title"],
+        "text": ["title", "description"],
+        "category": ["category"],
+    }
     assert min(row["price"] for row in items) > 1
 
 

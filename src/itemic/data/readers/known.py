@@ -114,7 +114,17 @@ def _bundles(folder: Path) -> Source:
     titles = read_table(folder / "item_titles.csv.gz", "item").rename_columns(["id", "title"])
     categories = read_table(folder / "item_categories.csv.gz", "item").rename_columns(["id", "categories"])
     items = titles.join(categories, "id")
-    return replace(read_events(folder / "user_item.csv.gz"), items=items, roles={"text": ["title", "categories"]})
+    items = items.append_column("category", _first_path(items.column("categories")))
+    roles = {"text": ["title", "categories"], "category": ["category"]}
+    return replace(read_events(folder / "user_item.csv.gz"), items=items, roles=roles)
+
+
+def _first_path(paths: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The first path of each item: 'A, B > C' of '[[A, B,C],[A, B,D]]', where a comma before a blank is in a name."""
+    text = pc.utf8_trim(pc.list_element(pc.split_pattern(paths, "],"), 0), "[]")
+    for old, new in ((", ", "\n"), (",", " > "), ("\n", ", ")):
+        text = pc.replace_substring(text, old, new)
+    return text
 
 
 KNOWN = {
