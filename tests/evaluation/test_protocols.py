@@ -185,6 +185,12 @@ def test_given_candidates_are_ranked_and_nothing_else(shop):
     assert evaluate(fitted(shop, SCORES), test, "recall@2").lists.tolist() == [[2, 5], [0, 1], [2, 3]]
 
 
+def test_held_out_items_are_ranked_among_themselves(shop):
+    result = evaluate(fitted(shop, SCORES), shop.test, "recall@2", protocol="held-out")  # 0 to 4 are sought by somebody
+    assert result.lists.tolist() == [[2, 4], [0, 1], [2, 3]]
+    assert result.protocol == "held-out items only"
+
+
 def test_grades_weigh_what_is_found(shop):
     graded = replace(shop.test, grades=np.array([3, 1, 1, 1, 1, 1], np.float32))
     by_hand = (3 / (3 + 1 / log2(3)) + 1) / 3
@@ -193,7 +199,7 @@ def test_grades_weigh_what_is_found(shop):
 
 def test_wrong_names_are_refused_in_one_line(shop):
     model = fitted(shop, SCORES)
-    with pytest.raises(ConfigError, match="there is no protocol 'ful'. Protocols: full, candidates, sampled-uniform"):
+    with pytest.raises(ConfigError, match="there is no protocol 'ful'. Protocols: full, candidates, held-out, sampled"):
         evaluate(model, shop.test, "recall@2", protocol="ful")
     with pytest.raises(ConfigError, match="there is no metric 'recal'. Did you mean 'recall'"):
         evaluate(model, shop.test, "recal@2")

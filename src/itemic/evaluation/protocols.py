@@ -74,7 +74,8 @@ def evaluate(
 ) -> Result:
     """The metrics of a model on an EvalSet, per query.
 
-    `protocol` is "full" (every item but those of history and exclude), "candidates" (those of test.query),
+    `protocol` is "full" (every item but those of history and exclude), "candidates" (those of test.query), "held-out"
+    (what is relevant to anybody: after a split by items these are the cold ones, among themselves),
     "sampled-uniform:100" or "sampled-popularity:100" (what is relevant among 100 unseen items, drawn without
     replacement, the second in proportion to how often the histories of the set hold an item).
 
@@ -137,9 +138,11 @@ def under(protocol: str, test: EvalSet, n_items: int, seed: int = 0) -> EvalSet:
         if test.query.candidates is None:
             raise ConfigError("protocol 'candidates' needs an EvalSet whose query has candidates; this one has none.")
         return test
+    if protocol == "held-out":
+        return replace(test, query=replace(test.query, candidates=np.unique(test.relevant.values)))
     sampled = SAMPLED.fullmatch(protocol)
     if not sampled:
-        known = "full, candidates, sampled-uniform:100, sampled-popularity:100"
+        known = "full, candidates, held-out, sampled-uniform:100, sampled-popularity:100"
         raise ConfigError(f"there is no protocol '{protocol}'. Protocols: {known}.")
     history = test.query.history if test.query.history is not None else Ragged.empty(len(test))
     weights = np.ones(n_items)
@@ -158,7 +161,7 @@ def label_of(protocol: str) -> str:
     sampled = SAMPLED.fullmatch(protocol)
     if sampled:
         return f"sampled candidates ({sampled[2]}, {sampled[1]})"
-    return "given candidates" if protocol == "candidates" else "full ranking"
+    return {"candidates": "given candidates", "held-out": "held-out items only"}.get(protocol, "full ranking")
 
 
 def draw(taken: Ragged, weights: Float64[np.ndarray, " items"], n: int, seed: int) -> Ragged:
