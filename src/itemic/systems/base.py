@@ -5,13 +5,14 @@ A base brings `rank`, `score` and `similar` with blocks, masks and ties; a syste
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
 
 from itemic import metrics, registry
-from itemic.data import EvalSet, Query, Ragged, Ranking
+from itemic.data import EvalSet, Interactions, Query, Ragged, Ranking, Table
+from itemic.data.importing import item_table
 from itemic.errors import ItemicError, QueryError
 from itemic.model import C, M, Model, ModelConfig
 from itemic.nn.topk import score_pairs, top_k, top_k_inner
@@ -83,6 +84,32 @@ class Recommender(Model[C, M]):
                 f"{self.entry.name} knows nothing of likeness between items. Use one of: {', '.join(others)}."
             )
         return self.rank(Query(history=Ragged.from_lengths(codes, np.ones(len(codes), np.int64))), k)
+
+    def add_items(self, items: Any) -> Self:
+        """Appends items it never saw to the catalogue: they are ranked at once, and `save` keeps them.
+
+        `items` is a Polars, pandas or Arrow table or a dict of columns, one of them their ids. Items known before keep
+        their codes and vectors, histories theirs; nothing is trained. Columns that the model reads must be there, with
+        missing values where nothing is known; others are kept if the catalogue has them.
+
+        Raises:
+            ItemicError: the model ranks only items that it was fitted with.
+            DataError: an id is known already, or a column is missing or cannot be read.
+        """
+        catalogue, name = self.catalogue, self.entry.name
+        if not self.entry.cold_items:
+            able = ", ".join(e.name for e in registry.entries().values() if e.cold_items)
+            raise ItemicError(f"{name} ranks only items that it was fitted with. Fit it again, or use one of: {able}.")
+        new = items if isinstance(items, Table) else item_table(items)
+        longer = catalogue.items.extended(new)
+        self.encode_items(new)
+        nothing = Interactions.none(catalogue.n_users, len(longer))
+        self._catalogue = replace(catalogue, items=longer, interactions=nothing)
+        return self
+
+    def encode_items(self, items: Table) -> None:
+        """Appends what answering needs of these items to `weights` and `tables`."""
+        raise TypeError(f"{type(self).__name__} encodes no items")
 
     def validate(self, valid: EvalSet) -> dict[str, float]:
         """By full ranking of the validation part: recall and ndcg at 10 and 20, and what training is judged by."""

@@ -1,0 +1,185 @@
+"""What the item table says of each item, as numbers: words and values by a vocabulary, amounts on one scale.
+
+A column is read by its role and type: titles and texts as words, a category path level by level, lists and short texts
+as values, numbers as amounts. What is learned here is plain data, kept with the model that reads it.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+from jaxtyping import Bool, Float32, Int64
+
+from itemic.data import Ragged, Table
+from itemic.errors import DataError
+
+pc: Any = pyarrow.compute  # its functions are made at import, out of a type checker's sight
+
+Kind = Literal["words", "values", "level", "amount"]
+FEW = 100
+"""Integers of so many different values or fewer are values; of more they are amounts."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One thing that is read of every item: a column, or one level of its category path."""
+
+    name: str
+    """The column, and the number of the level where there are levels: `category/1`."""
+    column: str
+    kind: Kind
+    level: int = 0
+    values: tuple[str, ...] = ()
+    """The vocabulary, the most frequent first: values[n] has the number n + 1, and 0 is what is missing or unknown."""
+    mean: float = 0.0
+    scale: float = 1.0
+    """Of amounts, after a logarithm."""
+
+    def said(self, items: Table) -> Int64[np.ndarray, " items"]:
+        """How many known values, or amounts, this says of each item."""
+        if self.kind == "amount":
+            return items.column(self.column).is_valid().to_numpy().astype(np.int64)
+        return self.bags(items).lengths
+
+    def bags(self, items: Table) -> Ragged:
+        """The numbers of the values of each item, ascending, without repeats; none where nothing known is said."""
+        flat, rows = _pieces(items, self)
+        number = pc.fill_null(pc.index_in(flat, value_set=pa.array(self.values, pa.string())), -1).to_numpy() + 1
+        key = np.unique(rows[number > 0] * (len(self.values) + 1) + number[number > 0])
+        row, number = np.divmod(key, len(self.values) + 1)
+        return Ragged.from_pairs(row, number.astype(np.int32), len(items))
+
+    def amounts(self, items: Table) -> Float32[np.ndarray, " items"]:
+        """The logarithm of each amount in standard deviations from the mean; 0 where it is missing."""
+        scaled = (_logs(items, self.column) - self.mean) / self.scale
+        return np.nan_to_num(scaled, nan=0.0).astype(np.float32)
+
+
+def learned(
+    items: Table, columns: Sequence[str] | None, known: Bool[np.ndarray, " items"], rare: int, reader: str
+) -> list[Feature]:
+    """The features of these columns, all that can be read where None; vocabularies are those of the `known` items.
+
+    A word or value that fewer than `rare` of them have is left out. Columns with as good as one value an item are no
+    metadata but ids: without being asked for they are passed over.
+
+    >>> from itemic.data import Ids
+    >>> items = Table.of(Ids(["a", "b", "c"]), {"title": ["red cup", "red pot", "Cup"], "price": [1.0, 2.0, 3.0]})
+    >>> [(f.name, f.kind, f.values) for f in learned(items, None, np.ones(3, bool), 2, "it")]
+    [('title', 'words', ('cup', 'red')), ('price', 'amount', ())]
+
+    Raises:
+        DataError: a column is not there or cannot be read, or nothing is there to read; `reader` is who reads.
+    """
+    features = []
+    for name in items.names if columns is None else columns:
+        kind, reason = _kind(items, name)
+        if kind is None and columns is not None:
+            raise DataError(f"{reader} cannot read items.{name}: {reason}. Leave it out of fields.")
+        found = [] if kind is None else _features(items, name, kind, known, rare)
+        features += [feature for feature in found if feature.kind == "amount" or feature.values]
+    if not features:
+        there = ", ".join(items.names) or "none"
+        raise DataError(
+            f"{reader} reads what items are, and finds nothing to read in their columns: {there}. "
+            "Import the data with an item table (--items FILE) that has titles, categories or attributes."
+        )
+    return features
+
+
+def written(features: Iterable[Feature]) -> list[dict[str, Any]]:
+    """The features as plain JSON, which `restored` reads."""
+    return [asdict(feature) for feature in features]
+
+
+def restored(features: Iterable[dict[str, Any]]) -> list[Feature]:
+    """The features that were `written`."""
+    return [Feature(**{**feature, "values": tuple(feature["values"])}) for feature in features]
+
+
+def _features(items: Table, name: str, kind: Kind, known: Bool[np.ndarray, " items"], rare: int) -> list[Feature]:
+    if kind == "amount":
+        logs = _logs(items, name)[known]
+        there = logs[~np.isnan(logs)]
+        spread = float(there.std()) if len(there) else 0.0
+        return [Feature(name, name, kind, mean=float(there.mean()) if len(there) else 0.0, scale=spread or 1.0)]
+    if kind != "level":
+        feature = Feature(name, name, kind)
+        return [Feature(name, name, kind, values=_vocabulary(items, feature, known, rare))]
+    depth = int(pc.max(pc.list_value_length(_paths(items.column(name)))).as_py() or 0)
+    levels = [Feature(f"{name}/{level}", name, kind, level) for level in range(1, depth + 1)]
+    return [Feature(f.name, name, kind, f.level, _vocabulary(items, f, known, rare)) for f in levels]
+
+
+def _vocabulary(items: Table, feature: Feature, known: Bool[np.ndarray, " items"], rare: int) -> tuple[str, ...]:
+    flat, rows = _pieces(items, feature)
+    coded = flat.dictionary_encode()
+    values, code = coded.dictionary.to_pylist(), coded.indices.to_numpy().astype(np.int64)
+    pairs = np.unique(rows[known[rows]] * len(values) + code[known[rows]]) if values else np.empty(0, np.int64)
+    counts = np.bincount(pairs % max(1, len(values)), minlength=len(values))
+    kept = [n for n in range(len(values)) if counts[n] >= rare]
+    return tuple(values[n] for n in sorted(kept, key=lambda n: (-counts[n], values[n])))
+
+
+def _kind(items: Table, name: str) -> tuple[Kind | None, str]:
+    """How a column is read; None with the reason where it is not."""
+    column = items.column(name)
+    kind, n = column.type, len(items)
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    if name in items.roles.get("text", ()) or name in items.roles.get("title", ()):
+        return "words", ""
+    if name in items.roles.get("category", ()) and (is_text or is_list):
+        return "level", ""
+    if is_list or name in items.roles.get("attributes", ()):
+        return "values", ""
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return "amount", ""
+    if not (is_text or pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_dictionary(kind)):
+        return None, f"it holds {kind}"
+    different = pc.count_distinct(column.cast(pa.string())).as_py()
+    if pa.types.is_integer(kind):
+        return ("values" if different <= min(FEW, n / 2) else "amount"), ""
+    if different > n / 2 and not pa.types.is_boolean(kind):
+        return None, f"{different:,} different values of {n:,} items make it an id"
+    return "values", ""
+
+
+def _pieces(items: Table, feature: Feature) -> tuple[Any, Int64[np.ndarray, " pieces"]]:
+    """Every word or value of every item as text, item after item, and the item of each."""
+    column = items.column(feature.column)
+    is_list = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
+    if feature.kind == "words":
+        text = pc.binary_join(column.cast(pa.list_(pa.string())), " ") if is_list else column.cast(pa.string())
+        text = pc.replace_substring_regex(pc.utf8_lower(text), r"[^\p{L}\p{N}]+", " ")
+        lists = pc.utf8_split_whitespace(pc.utf8_trim_whitespace(text))
+    elif feature.kind == "level":
+        path = _paths(column)
+        upper = pc.binary_join(pc.list_slice(path, 0, feature.level), " > ")
+        deep = pc.greater_equal(pc.list_value_length(path), feature.level)
+        lists = pc.split_pattern(pc.if_else(deep, upper, None), "\0")
+    elif is_list:
+        lists = column.cast(pa.list_(pa.string()))
+    else:
+        text = column.cast(pa.string())
+        is_set = feature.column in items.roles.get("attributes", ())
+        lists = pc.split_pattern_regex(text, r"\s*[|,;]\s*") if is_set else pc.split_pattern(text, "\0")
+    lists = pa.chunked_array([lists]).combine_chunks() if isinstance(lists, pa.Array) else lists.combine_chunks()
+    flat, rows = pc.list_flatten(lists), pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)
+    said = pc.fill_null(pc.not_equal(flat, ""), False)
+    return flat.filter(said), rows[said.to_numpy(zero_copy_only=False)].astype(np.int64)
+
+
+def _paths(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A category as the list of its levels, top first, however it was written."""
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        return column.cast(pa.list_(pa.string()))
+    return pc.split_pattern_regex(column.cast(pa.string()), r"\s*>\s*")
+
+
+def _logs(items: Table, name: str) -> np.ndarray:
+    numbers = items.column(name).cast(pa.float64(), safe=False).to_numpy()
+    return np.sign(numbers) * np.log1p(np.abs(numbers))
