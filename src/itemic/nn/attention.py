@@ -10,12 +10,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from itemic.nn import masks
 from itemic.nn.dropout import dropout as drop
-from itemic.nn.masks import Rule
+from itemic.nn.masks import NEVER, Rule
 from itemic.nn.packing import Packing
 from itemic.nn.positions import Positions
-
-NEVER = -1e30
-"""The logit of a key that may not be seen; unlike -inf it leaves no nan where no key may be."""
 
 
 def attend(
@@ -211,7 +208,7 @@ def _packed(q: Tensor, k: Tensor, v: Tensor, where: Where, start: int, dropout: 
         places = torch.arange(bucket.longest, device=q.device)
         allow = bias = None
         if not causal:  # a causal rule hides padding by itself, as it comes last
-            allow = bucket.real[:, None, :] if rule is None else bucket.real[:, None, :] & rule(places, places)
+            allow = bucket.real if rule is None else bucket.real & rule(places, places)
         if positions is not None:
             at = places if pos is None else pos[n]
             bias = positions.bias(at, at)

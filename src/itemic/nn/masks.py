@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+NEVER = -1e30
+"""The logit of what may not be seen or does not compete; unlike -inf it leaves no nan where nothing else is there."""
 Rule = Callable[[Int[Tensor, "... queries"], Int[Tensor, "... keys"]], Bool[Tensor, "... queries keys"]]
 """A mask made of places when they are known, as `causal` or `lambda q, k: causal(q, k) & window(q, k, 8)`."""
 

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Bool, Int64, Shaped
 from torch import Tensor
 
+from itemic.nn.masks import real
+
 WASTE = 1.3
 """Rows of a block for each token in it, at most."""
 
@@ -24,16 +26,19 @@ class Bucket(NamedTuple):
     longest: int
 
     @property
-    def real(self) -> Bool[Tensor, "sequences longest"]:
-        return torch.arange(self.longest, device=self.lengths.device) < self.lengths[:, None]
+    def real(self) -> Bool[Tensor, "sequences 1 longest"]:
+        """Which of its places hold a token."""
+        return real(self.lengths, self.longest)
 
 
 class Packing:
     """Where the sequences lie among the tokens: sequence s from offsets[s] to offsets[s + 1] - 1; some may be empty.
 
     >>> packing = Packing(torch.tensor([0, 2, 2, 5, 6]))
-    >>> packing.place.tolist(), [tuple(part.shape) for part in packing.split(torch.randn(6, 8))]
-    ([0, 1, 0, 1, 2, 0], [(2, 3, 8), (1, 1, 8)])
+    >>> packing.place.tolist(), packing.place_from_end.tolist()
+    ([0, 1, 0, 1, 2, 0], [1, 0, 2, 1, 0, 0])
+    >>> [tuple(part.shape) for part in packing.split(torch.randn(6, 8))]
+    [(2, 3, 8), (1, 1, 8)]
     """
 
     def __init__(self, offsets: Int64[Tensor, " bounds"], waste: float = WASTE) -> None:
@@ -49,6 +54,11 @@ class Packing:
     def place(self) -> Int64[Tensor, " tokens"]:
         """How many tokens come before each in its sequence."""
         return torch.arange(len(self.row), device=self.row.device) - self.offsets[self.row]
+
+    @cached_property
+    def place_from_end(self) -> Int64[Tensor, " tokens"]:
+        """How many tokens come after each in its sequence."""
+        return self.lengths[self.row] - 1 - self.place
 
     @cached_property
     def longest(self) -> int:
@@ -87,9 +97,9 @@ class Packing:
             buckets.append(bucket)
         if not buckets:
             return [], None, None
-        token, real = torch.cat(into), torch.cat(own)
+        token, kept = torch.cat(into), torch.cat(own)
         out_of = torch.empty_like(self.row)
-        out_of[token[real]] = real.nonzero().squeeze(1)
+        out_of[token[kept]] = kept.nonzero().squeeze(1)
         if len(token) == len(out_of) and bool((out_of[1:] > out_of[:-1]).all()):
             return buckets, None, None
         return buckets, token, out_of

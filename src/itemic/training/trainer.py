@@ -194,7 +194,7 @@ class Trainer:
         In a group of processes, adding up what each has got of its rows is left to be done.
         """
         with self.group.deal(batch) as (rows, weight):
-            with _autocast(stage.config):
+            with autocast(stage.config):
                 terms = stage.loss(rows)
             values = weight * torch.stack([term.float() for term in terms.values()])
             (values.sum() / share).backward()
@@ -366,5 +366,6 @@ def _grouped(batches: Iterator[Any], size: int) -> Iterator[list[Any]]:
         yield group
 
 
-def _autocast(config: TrainingConfig) -> AbstractContextManager[Any]:
+def autocast(config: TrainingConfig) -> AbstractContextManager[Any]:
+    """Where products are made in the precision that training has."""
     return torch.autocast("cpu", torch.bfloat16) if config.precision == "bfloat16" else nullcontext()

@@ -1,6 +1,7 @@
-"""Losses of pairs: their definitions, and calibration in the form in which gBCE was published."""
+"""Losses of pairs: their definitions, what they tend to, and calibration in the form in which gBCE was published."""
 
 import math
+from statistics import mean
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Generator
 
-from itemic.nn.losses.pair import bce, gbce, gbce_beta
+from itemic.nn.losses.pair import bce, bpr, gbce, gbce_beta, sampled_softmax
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_with_beta_one_gbce_is_the_mean_of_all_terms_of_bce(scores):
     torch.testing.assert_close(gbce(positive, negative[:, :1], beta=1.0), one / 2)
 
 
-@pytest.mark.parametrize("loss", [bce, lambda p, n: gbce(p, n, 0.4)])
+@pytest.mark.parametrize("loss", [bce, lambda p, n: gbce(p, n, 0.4), bpr, sampled_softmax])
 def test_gradients_are_those_of_finite_differences(loss, scores):
     assert torch.autograd.gradcheck(loss, scores)
 
@@ -75,3 +76,25 @@ def test_no_score_overflows(score):
     x = torch.tensor([score])
     assert math.isfinite(bce(x, -x[None]).item())
     assert math.isfinite(gbce(x, -x[None], 0.5).item())
+
+
+def test_bpr_is_its_definition_written_as_a_loop(scores):
+    positive, negative = (x.tolist() for x in scores)
+    terms = [-math.log(1 / (1 + math.exp(n - p))) for p, row in zip(positive, negative) for n in row]
+    assert bpr(*scores).item() == pytest.approx(mean(terms), abs=1e-12)
+
+
+def test_sampled_softmax_is_its_definition_written_as_a_loop(scores):
+    positive, negative = (x.tolist() for x in scores)
+    terms = [-math.log(math.exp(p) / (math.exp(p) + sum(map(math.exp, row)))) for p, row in zip(positive, negative)]
+    assert sampled_softmax(*scores).item() == pytest.approx(mean(terms), abs=1e-12)
+
+
+def test_with_one_negative_both_losses_are_the_same(scores):
+    positive, negative = scores
+    assert bpr(positive, negative[:, :1]).item() == pytest.approx(sampled_softmax(positive, negative[:, :1]).item())
+
+
+def test_a_score_of_a_thousand_overflows_neither_loss():
+    far = torch.tensor([-1000.0]), torch.tensor([[1000.0]])
+    assert bpr(*far).item() == sampled_softmax(*far).item() == 2000.0

@@ -1,6 +1,5 @@
-"""BPR-MF: its losses and gradients by hand, its draws, and what many negatives buy."""
+"""BPR-MF: the gradient of a triple by hand, its draws, and what many negatives buy."""
 
-import math
 from statistics import mean
 
 import numpy as np
@@ -11,7 +10,8 @@ from torch import Generator
 from itemic.data.simulated import planted_groups
 from itemic.evaluation import evaluate
 from itemic.registry import find
-from itemic.systems.collaborative.bpr import BPR, Triples, bpr, sampled_softmax
+from itemic.systems.collaborative.base import Triples
+from itemic.systems.collaborative.bpr import BPR
 from itemic.training import TrainingConfig
 
 QUICK = {"dim": 16, "training": {"lr": 0.02, "batch_size": 1024, "epochs": 12}}
@@ -20,41 +20,6 @@ QUICK = {"dim": 16, "training": {"lr": 0.02, "batch_size": 1024, "epochs": 12}}
 @pytest.fixture(scope="module")
 def planted():
     return planted_groups(seed=0)
-
-
-@pytest.fixture
-def scores():
-    rng = Generator().manual_seed(0)
-    positive = torch.randn(5, generator=rng, dtype=torch.float64, requires_grad=True)
-    negative = torch.randn(5, 3, generator=rng, dtype=torch.float64, requires_grad=True)
-    return positive, negative
-
-
-def test_bpr_is_its_definition_written_as_a_loop(scores):
-    positive, negative = (x.tolist() for x in scores)
-    terms = [-math.log(1 / (1 + math.exp(n - p))) for p, row in zip(positive, negative) for n in row]
-    assert bpr(*scores).item() == pytest.approx(mean(terms), abs=1e-12)
-
-
-def test_sampled_softmax_is_its_definition_written_as_a_loop(scores):
-    positive, negative = (x.tolist() for x in scores)
-    terms = [-math.log(math.exp(p) / (math.exp(p) + sum(map(math.exp, row)))) for p, row in zip(positive, negative)]
-    assert sampled_softmax(*scores).item() == pytest.approx(mean(terms), abs=1e-12)
-
-
-def test_with_one_negative_both_losses_are_the_same(scores):
-    positive, negative = scores
-    assert bpr(positive, negative[:, :1]).item() == pytest.approx(sampled_softmax(positive, negative[:, :1]).item())
-
-
-@pytest.mark.parametrize("loss", [bpr, sampled_softmax])
-def test_gradients_are_those_of_finite_differences(loss, scores):
-    assert torch.autograd.gradcheck(loss, scores)
-
-
-def test_a_score_of_a_thousand_overflows_neither_loss():
-    far = torch.tensor([-1000.0]), torch.tensor([[1000.0]])
-    assert bpr(*far).item() == sampled_softmax(*far).item() == 2000.0
 
 
 def test_the_gradient_of_one_triple_is_that_of_the_paper(planted):

@@ -11,8 +11,8 @@ from itemic.evaluation import evaluate
 from itemic.model import load
 from itemic.nn.graph import propagate
 from itemic.registry import find
+from itemic.systems.collaborative.base import Triples
 from itemic.systems.collaborative.lightgcn import LightGCN
-from itemic.systems.collaborative.spreading import Triples
 from itemic.training import TrainingConfig
 
 ONE_EPOCH = TrainingConfig(lr=0.01, batch_size=256, epochs=1)

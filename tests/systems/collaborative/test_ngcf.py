@@ -9,8 +9,8 @@ from itemic.model import load
 from itemic.nn.graph import Graph
 from itemic.nn.topk import top_k_inner
 from itemic.registry import find
+from itemic.systems.collaborative.base import Triples
 from itemic.systems.collaborative.ngcf import NGCF, Config, Network
-from itemic.systems.collaborative.spreading import Triples
 from itemic.training import TrainingConfig
 
 QUICK = TrainingConfig(lr=0.01, batch_size=1024, epochs=12)

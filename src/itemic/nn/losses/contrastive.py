@@ -5,8 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-NEVER = -1e30
-"""The logit of what does not compete; unlike -inf it leaves no nan in a gradient."""
+from itemic.nn.masks import NEVER
 
 
 def in_batch(

@@ -1,8 +1,29 @@
-"""Losses of one positive score beside sampled negative ones, each score judged as a yes or no."""
+"""Losses of one positive score beside sampled negative ones: compared with them, or each judged as a yes or no."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
+
+
+def bpr(positive: Float[Tensor, " batch"], negative: Float[Tensor, "batch negatives"]) -> Float[Tensor, ""]:
+    """Mean of -log σ(positive - negative) over all pairs: log 2 when nothing is told apart, 0 at best.
+
+    Rendle et al., UAI 2009, arXiv:1205.2618.
+
+    >>> round(bpr(torch.tensor([0.0]), torch.zeros(1, 3)).item(), 4)
+    0.6931
+    """
+    return softplus(negative - positive[:, None]).mean()
+
+
+def sampled_softmax(positive: Float[Tensor, " batch"], negative: Float[Tensor, "batch negatives"]) -> Float[Tensor, ""]:
+    """Mean of -log of the softmax share of the positive among its negatives: log(n + 1) when all n + 1 are equal.
+
+    >>> round(sampled_softmax(torch.tensor([0.0]), torch.zeros(1, 3)).item(), 4)  # log 4
+    1.3863
+    """
+    return (torch.logsumexp(torch.cat([positive[:, None], negative], 1), 1) - positive).mean()
 
 
 def bce(positive: Float[Tensor, " batch"], negative: Float[Tensor, "batch negatives"]) -> Float[Tensor, ""]:
@@ -10,7 +31,6 @@ def bce(positive: Float[Tensor, " batch"], negative: Float[Tensor, "batch negati
 
     Simple and overconfident: with few negatives a catalogue of thousands looks as likely as its few best (see `gbce`).
 
-    >>> import torch
     >>> round(bce(torch.zeros(2), torch.zeros(2, 3)).item(), 4)
     1.3863
     """
@@ -25,7 +45,6 @@ def gbce(
     A beta below 1 (`gbce_beta`) undoes the overconfidence that comes of seeing few of all negatives (Petrov and
     Macdonald, RecSys 2023, arXiv:2308.07192).
 
-    >>> import torch
     >>> round(gbce(torch.zeros(2), torch.zeros(2, 3), beta=0.5).item(), 4)  # 3.5 / 4 · log 2
     0.6065
     """

@@ -12,14 +12,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding, pad, softplus
 
+from itemic.nn.masks import NEVER
 from itemic.nn.products import fast_products
 
 CHUNK = 1 << 20
 """Logits computed at a time: 4 MB, which stay in the cache of a CPU."""
 ROWS = 32
 """Rows are computed in multiples of this at a time; fewer waste the products."""
-NEVER = -1e30
-"""The logit of what does not count; unlike -inf it leaves no nan where nothing counts."""
 
 
 def table_cross_entropy(

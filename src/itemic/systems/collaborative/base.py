@@ -5,10 +5,11 @@ whom nothing is known the mean of all users' vectors, which ranks much as popula
 never ranked: what it has for a vector is chance.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int32
+import torch
+from jaxtyping import Bool, Float, Float32, Int, Int32
 from pydantic import Field
 from torch import Tensor
 from typing_extensions import TypeVar
@@ -30,6 +31,24 @@ class CollaborativeConfig(SystemConfig):
     """Width of the free vectors. The papers of this family: 64."""
     seed: int = 0
     """Where the first vectors, the order of the pairs and the negatives come from."""
+
+
+class Triples(NamedTuple):
+    """Who, what they took, and what they did not."""
+
+    user: Int[Tensor, " batch"]
+    item: Int[Tensor, " batch"]
+    negatives: Int[Tensor, "batch negatives"]
+
+    def renumbered(self) -> tuple[Int[Tensor, " distinct"], "Triples"]:
+        """The rows that occur, each once, and the triples as places among them.
+
+        >>> Triples(torch.tensor([7]), torch.tensor([9]), torch.tensor([[8, 9]])).renumbered()[0]
+        tensor([7, 8, 9])
+        """
+        rows, places = torch.cat([x.flatten() for x in self]).unique(return_inverse=True)
+        parts = places.split([x.numel() for x in self])
+        return rows, Triples(*(part.view(x.shape) for part, x in zip(parts, self)))
 
 
 C = TypeVar("C", bound=CollaborativeConfig)

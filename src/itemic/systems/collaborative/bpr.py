@@ -6,17 +6,18 @@ Paper: Rendle et al., UAI 2009, arXiv:1205.2618. Published set-ups and numbers: 
 """
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import Field
 from torch import Generator, Tensor, nn
-from torch.nn.functional import softplus
 
 from itemic.data import Dataset
 from itemic.nn.inner_products import inner_products
+from itemic.nn.losses.pair import bpr, sampled_softmax
 from itemic.registry import system
+from itemic.systems.collaborative.base import Triples
 from itemic.systems.collaborative.folding import FoldingConfig, FoldingRecommender
 from itemic.training import TrainingConfig
 from itemic.training.negatives import Negatives
@@ -35,35 +36,11 @@ class Config(FoldingConfig):
     """Shared by all trained systems. LightGCN's step size and batch."""
 
 
-class Triples(NamedTuple):
-    user: Int[Tensor, " batch"]
-    item: Int[Tensor, " batch"]
-    negatives: Int[Tensor, "batch negatives"]
-
-
 class Vectors(nn.Module):
     def __init__(self, n_users: int, n_items: int, dim: int) -> None:
         super().__init__()
         self.user = nn.Parameter(nn.init.normal_(torch.empty(n_users, dim), std=0.1))
         self.item = nn.Parameter(nn.init.normal_(torch.empty(n_items, dim), std=0.1))
-
-
-def bpr(positive: Float[Tensor, " batch"], negative: Float[Tensor, "batch negatives"]) -> Float[Tensor, ""]:
-    """Mean of -log sigmoid(positive - negative) over all pairs: log 2 when nothing is told apart, 0 at best.
-
-    >>> round(bpr(torch.tensor([0.0]), torch.zeros(1, 3)).item(), 4)
-    0.6931
-    """
-    return softplus(negative - positive[:, None]).mean()
-
-
-def sampled_softmax(positive: Float[Tensor, " batch"], negative: Float[Tensor, "batch negatives"]) -> Float[Tensor, ""]:
-    """Mean of -log of the softmax share of the positive among its negatives: log(n + 1) when all n + 1 are equal.
-
-    >>> round(sampled_softmax(torch.tensor([0.0]), torch.zeros(1, 3)).item(), 4)  # log 4
-    1.3863
-    """
-    return (torch.logsumexp(torch.cat([positive[:, None], negative], 1), 1) - positive).mean()
 
 
 LOSSES = {"bpr": bpr, "sampled_softmax": sampled_softmax}

@@ -18,8 +18,8 @@ from torch.nn.functional import embedding
 from itemic.data import Dataset, Ragged
 from itemic.nn.graph import propagate
 from itemic.registry import system
-from itemic.systems.collaborative.base import edges_of, sent_by_items
-from itemic.systems.collaborative.spreading import GraphConfig, GraphRecommender, Spreading, Triples, bpr, lengths
+from itemic.systems.collaborative.base import Triples, edges_of, sent_by_items
+from itemic.systems.collaborative.spreading import GraphConfig, GraphRecommender, Spreading, lengths, told_apart
 
 
 class Config(GraphConfig):
@@ -44,7 +44,7 @@ class LightGCN(GraphRecommender[Config, Spreading]):
         graph, nodes = self.module.thinned(self.config.edge_dropout), self.module.nodes
         rows, batch = batch.renumbered()  # only what the batch looks at need be made, and only once
         spread, free = propagate(graph, nodes, self.config.n_layers, rows=rows), embedding(rows, nodes)
-        return {"bpr": bpr(spread, batch), "l2": self.config.l2 / 2 * lengths(free, batch)}
+        return {"bpr": told_apart(spread, batch), "l2": self.config.l2 / 2 * lengths(free, batch)}
 
     def finish(self) -> None:
         graph, nodes, n_users = self.module.graph, self.module.nodes.detach(), self.catalogue.n_users

@@ -18,8 +18,8 @@ from torch.nn.functional import dropout, embedding, leaky_relu, normalize
 from itemic.data import Dataset, Ragged
 from itemic.nn.graph import Graph, Norm
 from itemic.registry import system
-from itemic.systems.collaborative.base import edges_of
-from itemic.systems.collaborative.spreading import GraphConfig, GraphRecommender, Spreading, Triples, bpr, lengths
+from itemic.systems.collaborative.base import Triples, edges_of
+from itemic.systems.collaborative.spreading import GraphConfig, GraphRecommender, Spreading, lengths, told_apart
 from itemic.training import TrainingConfig
 
 
@@ -109,7 +109,7 @@ class NGCF(GraphRecommender[Config, Network]):
     def loss(self, batch: Triples) -> dict[str, Float[Tensor, ""]]:
         rows, batch = batch.renumbered()  # only what the batch looks at is joined, and only once
         vectors = self.module.joined(self.module(self.module.thinned(self.config.edge_dropout), rows))
-        return {"bpr": bpr(vectors, batch), "l2": self.config.l2 / 2 * lengths(vectors, batch)}
+        return {"bpr": told_apart(vectors, batch), "l2": self.config.l2 / 2 * lengths(vectors, batch)}
 
     def finish(self) -> None:
         with torch.no_grad():

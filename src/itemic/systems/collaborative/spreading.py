@@ -1,18 +1,19 @@
 """What models that spread vectors along the graph of users and items share: what they draw, and what they keep."""
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import Field
 from torch import Generator, Tensor, nn
-from torch.nn.functional import embedding, softplus
+from torch.nn.functional import embedding
 from typing_extensions import TypeVar
 
 from itemic.data import Dataset
 from itemic.nn.graph import Graph, Norm
-from itemic.systems.collaborative.base import CollaborativeConfig, CollaborativeRecommender
+from itemic.nn.losses.pair import bpr
+from itemic.systems.collaborative.base import CollaborativeConfig, CollaborativeRecommender, Triples
 from itemic.training import TrainingConfig, shuffled
 from itemic.training.negatives import Negatives
 
@@ -46,33 +47,15 @@ class Spreading(nn.Module):
         return self.graph.dropped(p) if self.training and p else self.graph
 
 
-class Triples(NamedTuple):
-    """Rows of `nodes`: who, what they took, and what they did not."""
-
-    user: Int[Tensor, " batch"]
-    item: Int[Tensor, " batch"]
-    negatives: Int[Tensor, "batch negatives"]
-
-    def renumbered(self) -> tuple[Int[Tensor, " distinct"], "Triples"]:
-        """The rows that occur, each once, and the triples as places among them.
-
-        >>> Triples(torch.tensor([7]), torch.tensor([9]), torch.tensor([[8, 9]])).renumbered()[0]
-        tensor([7, 8, 9])
-        """
-        rows, places = torch.cat([x.flatten() for x in self]).unique(return_inverse=True)
-        parts = places.split([x.numel() for x in self])
-        return rows, Triples(*(part.view(x.shape) for part, x in zip(parts, self)))
-
-
-def bpr(vectors: Float[Tensor, "nodes dim"], batch: Triples) -> Float[Tensor, ""]:
-    """Mean of -log sigmoid(score taken - score not taken): log 2 when nothing is told apart, 0 at best.
+def told_apart(vectors: Float[Tensor, "nodes dim"], batch: Triples) -> Float[Tensor, ""]:
+    """The BPR loss of triples whose numbers are rows of these vectors.
 
     >>> one = torch.tensor([0])
-    >>> round(bpr(torch.ones(3, 2), Triples(one, one + 1, one[None] + 2)).item(), 4)
+    >>> round(told_apart(torch.ones(3, 2), Triples(one, one + 1, one[None] + 2)).item(), 4)
     0.6931
     """
     user, item, negatives = (embedding(rows, vectors) for rows in batch)
-    return softplus(torch.einsum("bd,bnd->bn", user, negatives) - (user * item).sum(-1, keepdim=True)).mean()
+    return bpr((user * item).sum(-1), torch.einsum("bd,bnd->bn", user, negatives))
 
 
 def lengths(vectors: Float[Tensor, "nodes dim"], batch: Triples) -> Float[Tensor, ""]:

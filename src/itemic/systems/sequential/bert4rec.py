@@ -160,7 +160,7 @@ class Network(nn.Module):
         self, token: Int[Tensor, " tokens"], packing: Packing, gap: Int64[Tensor, " gaps"]
     ) -> Float[Tensor, "gaps dim"]:
         """The vectors to be compared with those of the items, at the gaps."""
-        pos = packing.lengths[packing.row] - 1 - packing.place if self.from_end else packing.place
+        pos = packing.place_from_end if self.from_end else packing.place
         x = self.drop(self.norm(self.positions.add(embedding(token, self.item), pos)))
         return self.head(self.stack(x, Where(packing=packing))[gap])
 

@@ -168,7 +168,7 @@ class Network(nn.Module):
 
     def forward(self, x: Float[Tensor, "places dim"], packing: Packing) -> Float[Tensor, "targets dim"]:
         """The states of the histories, or of each place where these are read forward only."""
-        pos = packing.place if self.forward_only else packing.lengths[packing.row] - 1 - packing.place
+        pos = packing.place if self.forward_only else packing.place_from_end
         rule = causal if self.forward_only else None
         x = self.stack(self.drop(self.positions.add(x, pos)), Where(rule, packing))
         if self.mean:

@@ -8,7 +8,7 @@ Paper: Li et al., KDD 2023, arXiv:2305.13731. Published set-ups and numbers: rec
 
 import json
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -40,7 +40,7 @@ from itemic.systems.sequential.sentences import (
     sequences_of,
     texts_of,
 )
-from itemic.training import Stage, TrainingConfig, gathered, shuffled
+from itemic.training import Stage, TrainingConfig, autocast, gathered, shuffled
 
 MLM_WEIGHT = 0.1
 """Weight of guessing words against telling items apart in pre-training, as published."""
@@ -239,14 +239,14 @@ class Recformer(SequenceRecommender[Config, Network]):
     def validate(self, valid: EvalSet) -> dict[str, float]:
         if self.module.stage == 0:
             self.refresh()
-        with self._autocast():
+        with autocast(self.config.training):
             return super().validate(valid)
 
     def refresh(self) -> None:
         """Makes the vectors of all items anew with the encoder as it is."""
         module, n = self.module, self.catalogue.n_items
         alone = Ragged.from_lengths(np.arange(n, dtype=np.int32), np.ones(n, np.int64))
-        with answering(module), self._autocast():
+        with answering(module), autocast(self.config.training):
             module.vectors.copy_(torch.from_numpy(self.read(alone)))
 
     def cuts(self, rng: Generator, *, late: bool = False) -> Iterator[Cuts]:
@@ -305,10 +305,6 @@ class Recformer(SequenceRecommender[Config, Network]):
 
     def item_vectors(self) -> Float32[np.ndarray, "items dim"]:
         return self.weights["vectors"]
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        low = self.config.training.precision == "bfloat16"
-        return torch.autocast("cpu", torch.bfloat16) if low else nullcontext()
 
 
 @contextmanager

@@ -108,7 +108,7 @@ class Network(nn.Module):
 
     def forward(self, item: Int[Tensor, " places"], packing: Packing) -> Float[Tensor, "places dim"]:
         """The state at each place, made of the items up to it."""
-        pos = packing.lengths[packing.row] - 1 - packing.place if self.from_end else packing.place
+        pos = packing.place_from_end if self.from_end else packing.place
         x = self.positions.add(math.sqrt(self.item.shape[1]) * embedding(item, self.item), pos)
         return self.stack(self.drop(x), Where(causal, packing, self.positions))
 
