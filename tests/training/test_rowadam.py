@@ -1,4 +1,4 @@
-"""RowAdam: Adam a row at a time, the compiled loop beside torch's operations, and what the trainer makes of it."""
+"""Adam a row at a time, and Adam itself, by sparse gradients: by the book, and what the trainer makes of them."""
 
 import math
 
@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.functional import embedding
 
 from itemic.training import Stage, Trainer, TrainingConfig
+from itemic.training.adam import Adam
 from itemic.training.rowadam import Options, RowAdam, Rows, _update_compiled, clip, update
 from itemic.training.state import checkpoints, remove_checkpoints
 
@@ -135,6 +136,35 @@ def test_the_compiled_loop_does_what_torchs_operations_do(n, n_named, dim, seed)
         torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("dtype", "decay"), [(torch.float32, 0.0), (torch.float32, 0.1), (torch.float64, 0.0)])
+def test_adam_by_sparse_gradients_is_torchs_adam_by_dense_ones(dtype, decay):
+    """Rows rest for a step or for hundreds, and all of them move on; the step size changes as a schedule has it."""
+    ours, dense = table(40, dtype=dtype), table(40, dtype=dtype)
+    optimizers = [Adam([ours], weight_decay=decay), torch.optim.Adam([dense], weight_decay=decay)]
+    rng = torch.Generator().manual_seed(0)
+    for step in range(400):
+        rows = (40 * torch.rand(5, generator=rng) ** 4).long()  # the last rows rarely
+        ours.grad = sparse(ours, rows, torch.randn(5, 3, generator=rng))
+        dense.grad = ours.grad.to_dense()
+        for optimizer in optimizers:
+            optimizer.param_groups[0]["lr"] = 0.01 + 0.01 * math.cos(step)
+            optimizer.step()
+    torch.testing.assert_close(ours, dense, atol=1e-5, rtol=1e-5)
+    assert (ours - table(40, dtype=dtype)).abs().max() > 0.1
+
+
+def test_adam_takes_sparse_and_dense_gradients_side_by_side():
+    ours, dense = [table(), table(3)], [table(), table(3)]
+    optimizers = [Adam(ours, lr=0.1), torch.optim.Adam(dense, lr=0.1)]
+    for rows, gradients in draws(ours[0]):
+        dense[0].grad, dense[1].grad = sparse(ours[0], rows, gradients).to_dense(), gradients[:3]
+        ours[0].grad, ours[1].grad = sparse(ours[0], rows, gradients), gradients[:3]
+        for optimizer in optimizers:
+            optimizer.step()
+    for a, b in zip(ours, dense):
+        torch.testing.assert_close(a, b)
+
+
 def test_clipping_bounds_the_norm_of_sparse_and_dense_gradients_together():
     named, whole = table(), nn.Parameter(torch.zeros(2))
     named.grad = sparse(named, torch.tensor([2, 2, 5]), torch.tensor([[1.0, 0, 0], [2, 0, 0], [0, 4, 0]]))
@@ -146,6 +176,9 @@ def test_clipping_bounds_the_norm_of_sparse_and_dense_gradients_together():
     torch.testing.assert_close(whole.grad, torch.tensor([0.0, 6.0]))
     clip([named, whole], 100.0)
     torch.testing.assert_close(named.grad.to_dense(), expected)
+
+
+OPTIMIZERS = pytest.mark.parametrize("optimizer", ["rowadam", "adam"])
 
 
 def fitted(folder=None, rows=True, resume=False, **options):
@@ -160,19 +193,22 @@ def fitted(folder=None, rows=True, resume=False, **options):
     def loss(batch):
         return {"fit": (embedding(batch, module["table"], sparse=rows) - target[batch]).square().mean()}
 
-    training = TrainingConfig(**{"lr": 0.1, "epochs": 5, "optimizer": "rowadam", **options})
+    training = TrainingConfig(**{"lr": 0.1, "epochs": 5, **options})
     Trainer(module, [Stage("toy", training, batches, loss)], folder=folder).fit(resume)
     return module["table"].data
 
 
+@OPTIMIZERS
 @pytest.mark.parametrize("options", [{}, {"clip": 0.1}, {"accumulate": 2}, {"schedule": "cosine", "warmup": 3}])
-def test_training_by_sparse_gradients_is_training_by_dense_ones(options):
+def test_training_by_sparse_gradients_is_training_by_dense_ones(optimizer, options):
+    options = {"optimizer": optimizer, **options}
     torch.testing.assert_close(fitted(**options), fitted(rows=False, **options))
 
 
-def test_a_run_cut_short_goes_on_with_the_same_bits(tmp_path):
-    whole = fitted()
-    fitted(tmp_path, checkpoint_steps=7)
+@OPTIMIZERS
+def test_a_run_cut_short_goes_on_with_the_same_bits(tmp_path, optimizer):
+    whole = fitted(optimizer=optimizer)
+    fitted(tmp_path, checkpoint_steps=7, optimizer=optimizer)
     assert [place.name for place in checkpoints(tmp_path)] == ["step-000000007"]
-    assert fitted(tmp_path, resume=True, checkpoint_steps=7).equal(whole)
+    assert fitted(tmp_path, resume=True, checkpoint_steps=7, optimizer=optimizer).equal(whole)
     remove_checkpoints(tmp_path)

@@ -70,8 +70,12 @@ class RowAdam(Optimizer):
             state |= {"mean": torch.zeros_like(table), "square": torch.zeros_like(table)}
             state["filled"] = table.new_zeros(len(table), 2)
         kept = Rows(table, state["mean"], state["square"], state["filled"])
-        fast = table.is_cpu and table.dtype == torch.float32 and table.dim() == 2 and table.is_contiguous()
-        (_update_compiled if fast else update)(kept, *named_rows(gradient), options)
+        (_update_compiled if compiles(table) else update)(kept, *named_rows(gradient), options)
+
+
+def compiles(table: Tensor) -> bool:
+    """Whether the compiled loops take it."""
+    return table.is_cpu and table.dtype == torch.float32 and table.dim() == 2 and table.is_contiguous()
 
 
 def named_rows(gradient: Tensor) -> tuple[Int64[Tensor, " n"], Float[Tensor, "n ..."]]:
@@ -102,10 +106,10 @@ def update(table: Rows, named: Int64[Tensor, " n"], gradients: Float[Tensor, "n 
 
 def _update_compiled(table: Rows, named: Tensor, gradients: Tensor, options: Options) -> None:
     """The same, compiled."""
-    from itemic.training._rowadam_kernels import update as compiled
+    from itemic.training._adam_kernels import row_update
 
     tensors = (*table, named, gradients.contiguous())
-    compiled(*(tensor.numpy() for tensor in tensors), *map(np.float32, options))
+    row_update(*(tensor.numpy() for tensor in tensors), *map(np.float32, options))
 
 
 def clip(parameters: Iterable[nn.Parameter], limit: float) -> None:

@@ -20,6 +20,7 @@ from torch import Generator, Tensor, nn
 from itemic.errors import ConfigError, DataError, LoadError, TrainingDiverged
 from itemic.files import write_text
 from itemic.progress import report
+from itemic.training.adam import Adam
 from itemic.training.config import TrainingConfig
 from itemic.training.processes import current
 from itemic.training.rowadam import RowAdam, clip
@@ -35,7 +36,7 @@ from itemic.training.state import (
 Terms = dict[str, Tensor]
 """Named parts of the loss; what is minimised is their sum."""
 OPTIMIZERS = {
-    "adam": partial(torch.optim.Adam, fused=True),
+    "adam": Adam,
     "adamw": partial(torch.optim.AdamW, fused=True),
     "rowadam": RowAdam,
     "sgd": partial(torch.optim.SGD, fused=True),

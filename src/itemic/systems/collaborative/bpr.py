@@ -61,8 +61,8 @@ class BPR(FoldingRecommender[Config, Vectors]):
 
     def loss(self, batch: Triples) -> dict[str, Float[Tensor, ""]]:
         items = torch.cat([batch.item[:, None], batch.negatives], 1)
-        rows_only = self.config.training.optimizer == "rowadam"
-        found = inner_products(self.module.user, self.module.item, batch.user, items, sparse=rows_only)
+        sparse = self.config.training.optimizer in ("adam", "rowadam")
+        found = inner_products(self.module.user, self.module.item, batch.user, items, sparse=sparse)
         loss = LOSSES[self.config.loss](found.inner[:, 0], found.inner[:, 1:])
         lengths = found.squared + found.squares[:, 0] + found.squares[:, 1:].mean(-1)
         return {self.config.loss: loss, "l2": self.config.l2 / 2 * lengths.mean()}
