@@ -4,6 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from itemic import threads
 from itemic.nn.graph import Graph, propagate
 
 USER, ITEM = np.array([0, 0, 1, 1, 2]), np.array([0, 1, 1, 2, 2])  # 3 users, 4 items; nobody took item 3
@@ -130,6 +131,25 @@ def test_dropped_edges_are_gone_forward_and_backward_and_the_others_are_scaled(n
     np.testing.assert_array_equal(thinned.back_times(torch.eye(140)).numpy(), left.T)
     assert not np.array_equal(left, dense(graph.dropped(0.25, torch.Generator().manual_seed(1))))
     np.testing.assert_array_equal(dense(graph), whole)  # the graph itself stays whole
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_the_compiled_loops_do_what_torchs_sparse_products_do(n_threads):
+    """float64 vectors, which the graph's float32 values go without, take torch's way."""
+    rng = np.random.default_rng(1)
+    user, item = np.nonzero(rng.random((50, 30)) < 0.2)
+    graph, rows = Graph.bipartite(user, item, 50, 30, "row_selfloop"), torch.tensor([70, 3, 3, 41])
+    x = torch.randn(80, 5, requires_grad=True)
+
+    def found(x):
+        with threads.use(n_threads):
+            outputs = [graph @ x, graph.times_rows(rows, x), propagate(graph, x, 3), propagate(graph, x, 2, rows=rows)]
+            gradients = [torch.autograd.grad((out * out.detach().cos()).sum(), x)[0] for out in outputs]
+        return [*outputs, *gradients]
+
+    double = x.detach().double().requires_grad_()
+    for one, other in zip(found(x), found(double), strict=True):
+        torch.testing.assert_close(one, other.float(), atol=1e-5, rtol=1e-5)
 
 
 def test_the_graph_moves_with_its_module_and_stays_out_of_its_state():
