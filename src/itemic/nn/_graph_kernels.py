@@ -4,7 +4,7 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def times(offsets, columns, values, rows, x, plus, out, begin, end):
+def times(begin, end, offsets, columns, values, rows, x, plus, out):
     """Fills out[begin:end] with these rows of the matrix times x; on top of those of `plus` unless it is None.
 
     Row i of `out` is row rows[i] of the matrix, or row i where `rows` is None.

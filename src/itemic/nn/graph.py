@@ -119,7 +119,7 @@ class Graph(nn.Module):
         self, x: Float[Tensor, "rows dim"], plus: Float[Tensor, "columns dim"] | None = None
     ) -> Float[Tensor, "columns dim"]:
         """The transpose times x, plus `plus`, without a gradient."""
-        return _times(self.back_offsets, self.back_columns, self.back_values, self.shape[::-1], x, plus)
+        return _times(self.back_offsets, self.back_columns, self.back_values, (self.shape[1], self.shape[0]), x, plus)
 
     def times_rows(self, rows: Int[Tensor, " chosen"], x: Float[Tensor, "columns dim"]) -> Float[Tensor, "chosen dim"]:
         """These rows of the matrix times x, with their own edges alone; its gradient too.
@@ -213,7 +213,8 @@ class Chosen:
         from itemic.nn._graph_kernels import back_times
 
         out = x.new_zeros((graph.shape[1], x.shape[1]))
-        back_times(*_arrays(graph.offsets, graph.columns, graph.values, self.rows, x.contiguous(), out))
+        tensors = (graph.offsets, graph.columns, graph.values, self.rows, x.contiguous(), out)
+        back_times(*(tensor.detach().numpy() for tensor in tensors))
         return out
 
 
@@ -277,18 +278,13 @@ def _compiled(
     from itemic.nn._graph_kernels import times
 
     out = x.new_empty((len(offsets) - 1 if rows is None else len(rows), x.shape[1]))
-    known, (x_in, x_out) = _arrays(offsets, columns, values), _arrays(x.contiguous(), out)
-    chosen, start = (None if z is None else _arrays(z.contiguous())[0] for z in (rows, plus))
-    arrays: list[Any] = [*known, chosen, x_in, start, x_out]
+    tensors = (offsets, columns, values, rows, x, plus, out)
+    arrays = [None if z is None else z.detach().contiguous().numpy() for z in tensors]
     workers = threads.count()
     if workers == 1:
-        times(*arrays, 0, len(out))
+        times(0, len(out), *arrays)
         return out
     bounds = np.linspace(0, len(out), 8 * workers + 1).astype(np.int64)  # of unequal work: more parts than threads
     with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(partial(times, *arrays), bounds[:-1], bounds[1:]))
+        list(pool.map(lambda begin, end: times(begin, end, *arrays), bounds[:-1], bounds[1:]))
     return out
-
-
-def _arrays(*tensors: Tensor) -> list[np.ndarray]:
-    return [tensor.detach().numpy() for tensor in tensors]
