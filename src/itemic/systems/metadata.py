@@ -14,7 +14,7 @@ import pyarrow.compute
 from jaxtyping import Bool, Float32, Int64
 
 from itemic.data import Ragged, Table
-from itemic.errors import DataError
+from itemic.errors import DataError, did_you_mean
 
 pc: Any = pyarrow.compute  # its functions are made at import, out of a type checker's sight
 
@@ -98,6 +98,21 @@ def written(features: Iterable[Feature]) -> list[dict[str, Any]]:
 def restored(features: Iterable[dict[str, Any]]) -> list[Feature]:
     """The features that were `written`."""
     return [Feature(**{**feature, "values": tuple(feature["values"])}) for feature in features]
+
+
+def require(columns: Iterable[str], items: Table, reader: str) -> None:
+    """Passes if new items have every column that is read of them.
+
+    Raises:
+        DataError: one is not there; `reader` is who reads.
+    """
+    missing = [name for name in dict.fromkeys(columns) if name not in items.names]
+    if missing:
+        there, hint = ", ".join(items.names) or "none", did_you_mean(missing[0], items.names)
+        raise DataError(
+            f"{reader} reads {', '.join(missing)} of an item; the new ones have: {there}.{hint} Add what is missing, "
+            "with empty values where nothing is known."
+        )
 
 
 def _features(items: Table, name: str, kind: Kind, known: Bool[np.ndarray, " items"], rare: int) -> list[Feature]:

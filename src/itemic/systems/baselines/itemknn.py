@@ -66,11 +66,9 @@ def weighted(x: Sparse, weighting: str) -> Sparse:
 def similarities(x: Sparse, of_item: Sparse, targets: slice, config: Config) -> Float32[np.ndarray, "targets items"]:
     """How like each of these target items every item is, 0 where they have no user in common and for the item itself.
 
-    Without a common user every similarity is 0, or negative (Pearson), and neither is ever kept.
+    `of_item` is x transposed. Without a common user every similarity is 0, or negative (Pearson): neither is ever kept.
     """
-    common = (
-        of_item[targets] @ x
-    )  # for each pair of items the sum of products of their columns; of_item is x transposed
+    common = of_item[targets] @ x  # for each pair of items the sum of products of their columns
     item, target = common.indices, np.repeat(np.arange(*targets.indices(x.shape[1])), np.diff(common.indptr))
     both, square = common.data.astype(np.float64), (x.astype(np.float64) ** 2).sum(axis=0)
     if config.similarity == "pearson":
@@ -94,7 +92,7 @@ def neighbours(x: Sparse, config: Config, block: int | None = None) -> Iterator[
     n_items = x.shape[1]
     said, block = weighted(x, config.weighting), block or max(16, BLOCK_BYTES // (4 * n_items))
     of_item = said.T.tocsr()
-    for start in track(range(0, n_items, block), "item-kNN: neighbours", -(-n_items // block)):
+    for start in track(range(0, n_items, block), "neighbours of items", -(-n_items // block)):
         alike = similarities(said, of_item, slice(start, start + block), config)
         items, weights = top_k(alike, min(config.k, n_items))
         items, weights = np.where(weights > 0, items, -1), np.maximum(weights, 0)

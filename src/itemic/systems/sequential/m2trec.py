@@ -20,7 +20,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import embedding, gelu, layer_norm, normalize
 
 from itemic.data import Dataset, Query, Ragged, Table
-from itemic.errors import ConfigError, DataError, did_you_mean
+from itemic.errors import ConfigError
 from itemic.nn.attention import Attention, Where
 from itemic.nn.dropout import Dropout
 from itemic.nn.graph import Graph
@@ -31,7 +31,7 @@ from itemic.nn.positions import Learned
 from itemic.nn.transformer import Block, Feed, Stack
 from itemic.progress import report
 from itemic.registry import system
-from itemic.systems.metadata import Feature, learned, restored, written
+from itemic.systems.metadata import Feature, learned, require, restored, written
 from itemic.systems.sequential.base import SequenceConfig, SequenceRecommender, next_items
 from itemic.training import TrainingConfig, shuffled
 
@@ -321,15 +321,8 @@ class M2TRec(SequenceRecommender[Config, Network]):
             return (self.module.items(items, torch.from_numpy(first)) / math.sqrt(self.config.dim)).numpy()[same]
 
     def encode_items(self, items: Table) -> None:
-        features, name = self.read_features, self.entry.name
-        missing = [column for column in dict.fromkeys(f.column for f in features) if column not in items.names]
-        if missing:
-            there, columns = ", ".join(items.names) or "none", ", ".join(missing)
-            hint = did_you_mean(missing[0], items.names)
-            raise DataError(
-                f"{name} reads {columns} of an item; the new ones have: {there}.{hint} Add what is missing, with empty "
-                "values where nothing is known."
-            )
+        features = self.read_features
+        require((feature.column for feature in features), items, self.entry.name)
         self.tables["item"] = np.concatenate([self.tables["item"], self._vectors(Items.of(features, items))])
         self.tables["taken_by"] = np.append(self.tables["taken_by"], np.zeros(len(items), np.float32))
 
