@@ -195,6 +195,29 @@ def test_a_search_chooses_by_a_part_of_train_and_refits_on_all_of_it(data, setti
     assert 0.85 * last < tried[0][1] < last
 
 
+def test_a_search_on_the_validation_part_leaves_the_train_part_whole(data):
+    Counts.fitted.clear()
+    facts = measure(recipe(search={"metric": "ndcg@5", "valid": None, "grid": {"sign": [-1.0, 1.0]}}), data)
+    assert (facts["search"]["chosen"], facts["search"]["split"]) == ({"sign": 1.0}, "the validation part")
+    assert len({n for _, n in Counts.fitted}) == 1
+    everything = {"split": {"by": "random", "test": 0.2, "valid": 0}}
+    with pytest.raises(ConfigError, match="no validation part to search on. Give a share: valid: 0.1."):
+        measure(recipe(**everything, search={"metric": "ndcg@5", "valid": None, "grid": {"sign": [1.0]}}), data)
+
+
+def test_whole_users_are_held_out_where_a_recipe_says_so(data):
+    Clock.fitted.clear()
+    half = {"metric": "ndcg@5", "by": "users"}
+    options = {"system": "toy-clock", "split": {"by": "random", "test": 0.2, "valid": 0}}
+    facts = measure(
+        recipe(**options, stop={**half, "holdout": 0.5}, search={**half, "valid": 0.5, "grid": {"good": [2, 3]}}), data
+    )
+    assert facts["search"]["split"] == "users, test 50 %, seed 0"
+    assert facts["stop"]["on"] == "50 % of the train users, seed 0"
+    *carved, (_, whole, _) = Clock.fitted
+    assert all(0.4 * whole < n < 0.6 * whole for _, n, _ in carved[::2])
+
+
 def test_where_there_is_no_validation_part_the_epoch_comes_from_a_share_of_train_and_one_refit_on_all_of_it(data):
     Clock.fitted.clear()
     options = {"system": "toy-clock", "split": {"by": "random", "test": 0.2, "valid": 0}}
@@ -322,6 +345,10 @@ def test_the_standing_has_each_system_once_at_its_best_on_one_split(place, tmp_p
         ({"config": {"seed": 3}}, "a seed belongs under seeds"),
         ({"stop": {"metric": "ndcg@5", "holdot": 0.1}}, "no key 'stop.holdot'. Did you mean 'holdout'"),
         ({"stop": {"metric": "ndcg@5", "holdout": 1}}, "stop.holdout cannot be 1: Input should be less than 1"),
+        (
+            {"stop": {"metric": "ndcg@5", "by": "items"}},
+            "stop.by cannot be 'items': Input should be 'random' or 'users'",
+        ),
         ({"search": {"metric": "ndcg@5"}}, "give a grid or configs, one of the two"),
         ({"search": {"metric": "ndcg", "grid": {"l2": [1]}}}, "'ndcg' needs a depth"),
         ({"dataset": "other"}, r"holds the recipe toy-counts/other. Move it to toy-counts/other.yaml"),

@@ -36,12 +36,17 @@ class SplitBy(_Part):
         return self.seed if isinstance(self.seed, list) else [self.seed]
 
 
+Carving = Literal["random", "users"]
+"""How a share of the train part is held out: of each user's interactions, or whole users, as sessions ask for."""
+
+
 class Search(_Part):
-    """Which settings to try on a validation part carved from the train part before the chosen one is fitted on all."""
+    """Which settings to try, by what is not the test part, before the chosen one is fitted on the train part."""
 
     metric: str
-    valid: float = Field(0.1, gt=0, lt=1)
-    """Share of each user's train interactions to choose by."""
+    valid: float | None = Field(0.1, gt=0, lt=1)
+    """The share of the train part to choose by, trained on again once the choice is made; null: the validation part."""
+    by: Carving = "random"
     seed: int = 0
     grid: dict[str, list[Any]] = {}
     """Values by option; all combinations are tried."""
@@ -73,13 +78,14 @@ class Search(_Part):
 class Stop(_Part):
     """After which epoch a trained system stops: the best one on the validation part.
 
-    Where there is none, a share of each user's train interactions stands in for it, and then the system is fitted anew
-    on the whole train part for as many epochs. The test part is never looked at.
+    Where there is none, a share of the train part stands in for it, and then the system is fitted anew on all of it for
+    as many epochs. The test part is never looked at.
     """
 
     metric: str
     holdout: float = Field(default=0.1, gt=0, lt=1)
     """That share."""
+    by: Carving = "random"
     seed: int = 0
 
     @field_validator("metric")

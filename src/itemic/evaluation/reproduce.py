@@ -107,7 +107,7 @@ def measure(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
     divisions = [_divided(recipe, dataset, seed) for seed in recipe.split.seeds()]
     config, searched = recipe.config, None
     if recipe.search is not None:
-        config, searched = search(recipe, divisions[0].train, recipe.search)
+        config, searched = search(recipe, divisions[0], recipe.search)
     metrics = list(recipe.metrics)
     run = _run(recipe, config, divisions, metrics)
     spread = intervals({metric: run.per_user(metric) for metric in metrics})
@@ -151,30 +151,36 @@ def measure(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
     return document | {"note": recipe.note}
 
 
-def search(recipe: Recipe, train: Dataset, how: Search) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The best setting on a validation part drawn from each user's train interactions, and the table of all.
+def search(recipe: Recipe, division: Division, how: Search) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The best setting on the validation part, or on one drawn from the train part, and the table of all.
 
     Of equal settings the first one is taken. The test part is never looked at.
     """
-    carved = split(train, by="random", test=how.valid, valid=0, seed=how.seed)
+    if how.valid is None:
+        if division.valid is None:
+            raise ConfigError(f"{recipe.name}: there is no validation part to search on. Give a share: valid: 0.1.")
+        tried, on = Division(division.train, division.valid, division.valid), "the validation part"
+    else:
+        carved = split(division.train, by=how.by, test=how.valid, valid=0, seed=how.seed)
+        tried, on = Division(carved.train, carved.test if recipe.stop else None, carved.test), carved.test.label
     table = []
     for setting in track(how.settings(), f"{recipe.system}: search", len(how.settings())):
-        valid = carved.test if recipe.stop is not None else None
-        run = _run(recipe, merged(recipe.config, setting), [Division(carved.train, valid, carved.test)], [how.metric])
+        run = _run(recipe, merged(recipe.config, setting), [tried], [how.metric])
         value = run.mean(how.metric)
         table.append({"config": setting, "value": _rounded(value), "seconds": round(run.seconds, 3)})
     best = max(table, key=lambda row: row["value"])
-    facts = {"metric": how.metric, "split": carved.test.label, "table": table, "chosen": best["config"]}
+    facts = {"metric": how.metric, "split": on, "table": table, "chosen": best["config"]}
     return merged(recipe.config, best["config"]), facts
 
 
 def stopping_epoch(recipe: Recipe, config: dict[str, Any], train: Dataset, how: Stop) -> dict[str, Any]:
-    """The best epoch on a validation part drawn from each user's train interactions, and the curve that shows it."""
+    """The best epoch on a validation part drawn from the train part, and the curve that shows it."""
     known: Any = registry.find(recipe.system)
-    carved = split(train, by="random", test=how.holdout, valid=0, seed=how.seed)
+    carved = split(train, by=how.by, test=how.holdout, valid=0, seed=how.seed)
     seed = {"seed": recipe.seeds[0]} if "seed" in known.Config.model_fields else {}
     facts = known(**config, **seed).fit(carved.train, carved.test).fitted_on
-    return _stopped(how.metric, f"{100 * how.holdout:g} % of each user's train interactions, seed {how.seed}", [facts])
+    what = "of the train users" if how.by == "users" else "of each user's train interactions"
+    return _stopped(how.metric, f"{100 * how.holdout:g} % {what}, seed {how.seed}", [facts])
 
 
 def device() -> str:
