@@ -11,6 +11,7 @@ from itemic.encoders.vocabulary import Vocabulary
 from itemic.errors import ConfigError, DataError
 from itemic.model import load
 from itemic.nn.packing import Packing
+from itemic.progress import listening
 from itemic.registry import find
 from itemic.systems.sequential.recformer import Cuts, Network, Recformer, Words
 from itemic.systems.sequential.sentences import sentences_of, sequences_of
@@ -292,6 +293,28 @@ def test_the_order_of_items_is_told_by_their_positions():
     assert right[True] > right[False] + 0.25, right
 
 
+def test_a_new_item_is_ranked_at_once_by_its_text_and_kept(tmp_path):
+    made = model(training={"epochs": 6}).fit(shop())
+    before = made.item_vectors().copy()
+    rows = {"title": ["soap no 2", "soap no 2", "unheard"], "brand": ["essie", "essie", None]}
+    made.add_items({"item": [100, 101, 102], **rows, "tags": [["red", "new"], [], None]})
+    np.testing.assert_array_equal(made.item_vectors()[:16], before)
+    as_now_read = made.read(Ragged.from_lists([[2]]))[0]  # it says what item 2 says, whose own vector has stood longer
+    np.testing.assert_allclose(made.item_vectors()[16], as_now_read, atol=1e-5)
+    assert not np.allclose(made.item_vectors()[17], as_now_read, atol=1e-3)
+    query = Query(history=Ragged.from_lists([[6], [], [16]]))
+    lists = made.rank(query, 6).items
+    assert 16 in lists[0]  # after soap
+    assert not {16, 17, 18} & set(lists[1])  # nobody took them
+    made.save(tmp_path / "model")
+    np.testing.assert_array_equal(load(tmp_path / "model").rank(query, 6).items, lists)
+    with pytest.raises(
+        DataError, match="recformer reads brand, tags of an item; the new ones have: title. Add what is"
+    ):
+        made.add_items({"item": [103], "title": ["comb"]})
+    assert made.catalogue.n_items == 19
+
+
 def test_a_loaded_model_answers_without_cutting_any_text(fitted, tmp_path, monkeypatch):
     fitted.save(tmp_path / "model")
     query = Query(history=Ragged.from_lists([[0, 4], [1]]))
@@ -317,7 +340,10 @@ def test_a_pretrained_model_is_what_fitting_begins_with():
 
 
 def test_an_item_without_text_is_read_as_nothing_but_is_still_ranked():
-    made = model().fit(shop(title=[None, *["soap"] * 15], brand=[None] * 16, tags=[[]] * 16))
+    said = []
+    with listening(lambda text, *_: said.append(text)):
+        made = model().fit(shop(title=[None, *["soap"] * 15], brand=[None] * 16, tags=[[]] * 16))
+    assert "1 of 16 items have no text: they are one item to recformer" in said
     assert 0 in made.rank(Query(history=Ragged.from_lists([[3]])), 15).items
 
 

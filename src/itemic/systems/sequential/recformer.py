@@ -1,8 +1,9 @@
 """Recformer: items as sentences of their attributes, and one text encoder that reads items and histories alike.
 
-Choose it when items have titles and most of them are rare: what it learns of one item's text it knows of all that read
-alike, those never taken among them. It takes hours where `sasrec` takes minutes, and knows nothing of an item but what
-is written there. It begins with a pretrained text model (`start`) or with a small one of its own.
+Choose it when items have titles and most of them are rare or new: what it learns of one item's text it knows of all
+that read alike, and a new item is ranked as soon as its text has been read (`add_items`). It takes hours where `sasrec`
+takes minutes, and knows nothing of an item but what is written there. It begins with a pretrained text model (`start`)
+or with a small one of its own.
 Paper: Li et al., KDD 2023, arXiv:2305.13731. Published set-ups and numbers: recipes/recformer/.
 """
 
@@ -29,7 +30,9 @@ from itemic.nn.losses.softmax import table_cross_entropy
 from itemic.nn.packing import Packing
 from itemic.nn.products import fast_products
 from itemic.nn.text import TextEncoder, WordHead, row_means
+from itemic.progress import report
 from itemic.registry import system
+from itemic.systems.metadata import require
 from itemic.systems.sequential.base import SequenceConfig, SequenceRecommender
 from itemic.systems.sequential.sentences import (
     N_KINDS,
@@ -165,6 +168,7 @@ class Network(nn.Module):
     family="sequential",
     needs=["interactions", "items"],
     answers=["history"],
+    cold_items=True,
     paper="arXiv:2305.13731",
 )
 class Recformer(SequenceRecommender[Config, Network]):
@@ -204,6 +208,9 @@ class Recformer(SequenceRecommender[Config, Network]):
         if len(sentences.token) == 0:
             listed = ", ".join(self.shape["fields"])
             raise DataError(f"no item of {train.name} has a text in {listed}. Name others: --set fields=[NAME].")
+        bare = int((sentences.rows.lengths == 0).sum())
+        if bare:
+            report(f"{bare:,} of {train.n_items:,} items have no text: they are one item to {self.entry.name}", 1, 1)
         self.tables |= sentences._asdict()
         self._histories = train.interactions.histories()
         self._users = torch.from_numpy(np.flatnonzero(self._histories.lengths))
@@ -244,10 +251,9 @@ class Recformer(SequenceRecommender[Config, Network]):
 
     def refresh(self) -> None:
         """Makes the vectors of all items anew with the encoder as it is."""
-        module, n = self.module, self.catalogue.n_items
-        alone = Ragged.from_lengths(np.arange(n, dtype=np.int32), np.ones(n, np.int64))
+        module, items = self.module, np.arange(self.catalogue.n_items, dtype=np.int32)
         with answering(module), autocast(self.config.training):
-            module.vectors.copy_(torch.from_numpy(self.read(alone)))
+            module.vectors.copy_(torch.from_numpy(self.read(alone(items))))
 
     def cuts(self, rng: Generator, *, late: bool = False) -> Iterator[Cuts]:
         """Each user once, cut at a random place; with `late` in the second half of the history."""
@@ -268,8 +274,7 @@ class Recformer(SequenceRecommender[Config, Network]):
     def pretrained(self, batch: Cuts) -> dict[str, Float[Tensor, ""]]:
         """Pre-training: the next item among those of the batch, and hidden words of what is known and of that item."""
         known, following = self._cut(batch)
-        alone = Ragged.from_lengths(following, np.ones(len(following), np.int64))
-        histories, items = self._words(known), self._words(alone)
+        histories, items = self._words(known), self._words(alone(following))
         told = gathered(self.module(histories)), gathered(self.module(items))
         guesses = [self.module.guesses(words, self.shape["mask"]) for words in (histories, items)]
         return {
@@ -305,6 +310,21 @@ class Recformer(SequenceRecommender[Config, Network]):
 
     def item_vectors(self) -> Float32[np.ndarray, "items dim"]:
         return self.weights["vectors"]
+
+    def encode_items(self, items: Table) -> None:
+        require(self.shape["fields"], items, self.entry.name)
+        new, old, nobody = self.sentences(items), self.tables, np.zeros(len(items), np.float32)
+        more = {**new._asdict(), "bounds": old["bounds"][-1] + new.bounds[1:], "taken_by": nobody}
+        self.tables = {name: np.concatenate([old[name], more[name]]) for name in old}
+        known = self.weights["vectors"]
+        vectors = self.read(alone(np.arange(len(known), len(known) + len(items), dtype=np.int32)))
+        self.weights = self.weights | {"vectors": np.concatenate([known, vectors])}
+        self._module = None  # it is built again, with a place for each item
+
+
+def alone(items: Int[np.ndarray, " items"]) -> Ragged:
+    """A history of each of these items, and of nothing else."""
+    return Ragged.from_lengths(items, np.ones(len(items), np.int64))
 
 
 @contextmanager
