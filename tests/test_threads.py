@@ -105,3 +105,23 @@ def test_one_failing_part_raises_its_own_error():
 
     with threads.use(2), pytest.raises(IndexError, match="index 3"):
         threads.spread(work, [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+@pytest.mark.parametrize(("n", "least"), [(0, 1), (1, 1), (7, 1), (1000, 1), (1000, 400), (1000, 5000)])
+def test_a_loop_in_parts_visits_every_place_once_in_parts_of_the_least_size(n_threads, n, least):
+    parts = []
+    with threads.use(n_threads):
+        threads.over(lambda begin, end: parts.append((begin, end)), n, least)
+    assert sorted(place for part in parts for place in range(*part)) == list(range(n))
+    assert len(parts) == 1 or min(end - begin for begin, end in parts) >= least
+    assert n_threads > 1 or len(parts) == 1
+
+
+def test_what_fails_in_a_part_is_raised():
+    def fails(begin, end):
+        if end == 8:
+            raise ValueError("the last part")
+
+    with threads.use(2), pytest.raises(ValueError, match="the last part"):
+        threads.over(fails, 8)

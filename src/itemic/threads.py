@@ -11,9 +11,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from statistics import median
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from itemic.errors import ConfigError
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -24,7 +27,10 @@ class _Choice(NamedTuple):
     reason: str
 
 
+PARTS = 4
+"""Parts of a loop for each thread: a slow one then holds nobody up for long."""
 _choice: _Choice | None = None
+_pool: "tuple[tuple[int, int], ThreadPoolExecutor] | None" = None
 _holding = 0
 """How many `single` blocks are open."""
 _lock = threading.Lock()
@@ -86,6 +92,42 @@ def spread(function: Callable[[Part], Result], parts: Sequence[Part]) -> list[Re
 
         with ThreadPoolExecutor(workers, initializer=_limit, initargs=(1,)) as pool:  # OpenMP counts go by thread
             return list(pool.map(function, parts))
+
+
+def over(function: Callable[[int, int], object], n: int, least: int = 1) -> None:
+    """`function(begin, end)` over parts of range(n) of `least` or more, on `count()` threads.
+
+    For compiled loops that let go of the interpreter and write to places of their own; the threads stay for the next.
+
+    >>> found = []
+    >>> over(lambda begin, end: found.extend(range(begin, end)), 5)
+    >>> sorted(found)
+    [0, 1, 2, 3, 4]
+    """
+    n_parts = min(PARTS * count(), n // max(least, 1))
+    if count() == 1 or n_parts < 2:
+        function(0, n)
+        return
+    parts = iter([(n * i // n_parts, n * (i + 1) // n_parts) for i in range(n_parts)])  # whoever is free takes the next
+
+    def work() -> None:
+        for begin, end in parts:
+            function(begin, end)
+
+    helpers = [_helpers(count() - 1).submit(work) for _ in range(count() - 1)]
+    work()
+    for helper in helpers:
+        helper.result()
+
+
+def _helpers(n: int) -> "ThreadPoolExecutor":
+    global _pool  # noqa: PLW0603
+    from concurrent.futures import ThreadPoolExecutor
+
+    at = os.getpid(), n  # a forked process has none of its parent's threads
+    if _pool is None or _pool[0] != at:
+        _pool = at, ThreadPoolExecutor(n, "itemic")
+    return _pool[1]
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import embedding
 
+from itemic import threads
 from itemic.training import Stage, Trainer, TrainingConfig
 from itemic.training.adam import Adam
 from itemic.training.rowadam import Options, RowAdam, Rows, _update_compiled, clip, update
@@ -134,6 +135,20 @@ def test_the_compiled_loop_does_what_torchs_operations_do(n, n_named, dim, seed)
     _update_compiled(compiled, rows, gradients.clone(), options)
     for a, b in zip(plain, compiled):
         torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", [Adam, RowAdam])
+def test_two_threads_move_a_table_as_one_does(optimizer):
+    moved = {}
+    for n in (1, 2):
+        weight = moved[n] = table(10_000)
+        steps = optimizer([weight], lr=0.1)
+        with threads.use(n):
+            for rows, gradients in draws(weight, n_steps=4, n=4_000):
+                weight.grad = sparse(weight, rows, gradients)
+                steps.step()
+    assert moved[1].equal(moved[2])
+    assert not moved[1].equal(table(10_000))
 
 
 @pytest.mark.parametrize(("dtype", "decay"), [(torch.float32, 0.0), (torch.float32, 0.1), (torch.float64, 0.0)])

@@ -1,15 +1,15 @@
-"""The compiled loops of `inner_products`; imported on first use, because importing numba takes a while."""
+"""The compiled loops of `inner_products`, from `begin` to `end`; imported on first use, because numba takes a while."""
 
 import numpy as np
 from numba import njit
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def products(left, right, rows, columns, inner, squared, squares):
-    """Fills inner[b, k] with left[rows[b]] · right[columns[b, k]], the others with the squared lengths of both."""
-    n, width = columns.shape
+def products(begin, end, left, right, rows, columns, inner, squared, squares):
+    """Fills inner[b, k] with left[rows[b]] · right[columns[b, k]] and the others with the squared lengths of both."""
+    width = columns.shape[1]
     dim = left.shape[1]
-    for b in range(n):
+    for b in range(begin, end):
         x = left[rows[b]]
         total = np.float32(0)
         for j in range(dim):
@@ -26,11 +26,11 @@ def products(left, right, rows, columns, inner, squared, squares):
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def gradients(left, right, rows, columns, by_inner, by_squared, by_squares, by_left, by_right):
+def gradients(begin, end, left, right, rows, columns, by_inner, by_squared, by_squares, by_left, by_right):
     """Fills the last two with the gradients of the rows looked up, given those of what `products` gave."""
-    n, width = columns.shape
+    width = columns.shape[1]
     dim = left.shape[1]
-    for b in range(n):
+    for b in range(begin, end):
         x, grad = left[rows[b]], by_left[b]
         along = 2 * by_squared[b]
         for j in range(dim):

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Literal
 
@@ -280,11 +279,5 @@ def _compiled(
     out = x.new_empty((len(offsets) - 1 if rows is None else len(rows), x.shape[1]))
     tensors = (offsets, columns, values, rows, x, plus, out)
     arrays = [None if z is None else z.detach().contiguous().numpy() for z in tensors]
-    workers = threads.count()
-    if workers == 1:
-        times(0, len(out), *arrays)
-        return out
-    bounds = np.linspace(0, len(out), 8 * workers + 1).astype(np.int64)  # of unequal work: more parts than threads
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(lambda begin, end: times(begin, end, *arrays), bounds[:-1], bounds[1:]))
+    threads.over(lambda begin, end: times(begin, end, *arrays), len(out), least=256)
     return out

@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding
 
+from itemic import threads
+
 
 class Products(NamedTuple):
     inner: Float[Tensor, "batch width"]
@@ -62,7 +64,8 @@ class _Products(torch.autograd.Function):
         ctx.save_for_backward(left, right, rows, columns)
         ctx.sparse = sparse
         found = left.new_empty(columns.shape), left.new_empty(rows.shape), left.new_empty(columns.shape)
-        products(*_arrays(left, right, rows, columns, *found))
+        arrays = _arrays(left, right, rows, columns, *found)
+        threads.over(lambda begin, end: products(begin, end, *arrays), len(rows), least=256)
         return found
 
     @staticmethod
@@ -74,7 +77,8 @@ class _Products(torch.autograd.Function):
         by_left = left.new_empty((*rows.shape, left.shape[1]))
         by_right = left.new_empty((*columns.shape, left.shape[1]))
         by_inner, by_squared, by_squares = (x.contiguous() for x in by_products)
-        gradients(*_arrays(left, right, rows, columns, by_inner, by_squared, by_squares, by_left, by_right))
+        arrays = _arrays(left, right, rows, columns, by_inner, by_squared, by_squares, by_left, by_right)
+        threads.over(lambda begin, end: gradients(begin, end, *arrays), len(rows), least=256)
         found = (
             _of_table(left, rows, by_left, ctx.sparse),
             _of_table(right, columns.flatten(), by_right.flatten(0, 1), ctx.sparse),

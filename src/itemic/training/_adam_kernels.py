@@ -4,16 +4,26 @@ import numpy as np
 from numba import njit
 
 
+@njit(cache=True, nogil=True)
+def gather(first, rows, gradients):
+    """Sets first[row] to the place where it is named for the first time, and there adds up its gradients, in place."""
+    for at in range(len(rows) - 1, -1, -1):
+        first[rows[at]] = at
+    for at in range(len(rows)):
+        if first[rows[at]] != at:
+            total, more = gradients[first[rows[at]]], gradients[at]
+            for j in range(len(more)):
+                total[j] += more[j]
+
+
 @njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
-def row_update(weight, mean, square, filled, rows, gradients, lr, beta1, beta2, eps, decay):
-    """One step of Adam for each row named, however often it is; the gradients of a repeated row are added up in place.
+def row_update(begin, end, first, weight, mean, square, filled, rows, gradients, lr, beta1, beta2, eps, decay):
+    """One step of Adam for the rows named first at the places from `begin` to `end`, after `gather`.
 
     `lr`, `beta1` and the others are float32: one float64 among them would halve the width of every vector.
     """
-    first = np.empty(len(weight), np.int32)  # only what `rows` name is written and read
-    _gather(first, rows, gradients)
     new1, new2 = np.float32(1) - beta1, np.float32(1) - beta2
-    for at in range(len(rows)):
+    for at in range(begin, end):
         row = rows[at]
         if first[row] != at:
             continue
@@ -30,16 +40,16 @@ def row_update(weight, mean, square, filled, rows, gradients, lr, beta1, beta2, 
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
-def table_update(weight, mean, square, last, rows, gradients, fade1, fade2, step, scale, spread, beta1, beta2, eps):
-    """Step number `step` of Adam for all rows, of which those not named have a gradient of 0.
+def table_update(
+    begin, end, first, weight, mean, square, last, gradients, fade1, fade2, step, scale, spread, beta1, beta2, eps
+):
+    """Step number `step` of Adam for the rows from `begin` to `end`, after `gather`; without a place, a gradient of 0.
 
     Moments are written where a gradient is; `last` says at which step that was, since when they have shrunk by
     `fade1[age]` and `fade2[age]`. `scale` is lr / (1 - beta1^step), `spread` 1 / sqrt(1 - beta2^step), in float32.
     """
-    first = np.full(len(weight), -1, np.int32)
-    _gather(first, rows, gradients)
     new1, new2 = np.float32(1) - beta1, np.float32(1) - beta2
-    for row in range(len(weight)):
+    for row in range(begin, end):
         age = min(step - last[row], len(fade1) - 1)
         left1, left2 = fade1[age], fade2[age]
         w, m, s = weight[row], mean[row], square[row]
@@ -55,15 +65,3 @@ def table_update(weight, mean, square, last, rows, gradients, fade1, fade2, step
             pull, root = scale * left1, spread * np.sqrt(left2)
             for j in range(len(w)):
                 w[j] -= pull * m[j] / (np.sqrt(s[j]) * root + eps)
-
-
-@njit(cache=True, nogil=True)
-def _gather(first, rows, gradients):
-    """Where each row is named for the first time, and there the sum of its gradients."""
-    for at in range(len(rows) - 1, -1, -1):
-        first[rows[at]] = at
-    for at in range(len(rows)):
-        if first[rows[at]] != at:
-            total, more = gradients[first[rows[at]]], gradients[at]
-            for j in range(len(more)):
-                total[j] += more[j]

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor, nn
 
+from itemic import threads
 from itemic.training.rowadam import compiles, named_rows
 
 LONGEST = 30_000
@@ -56,7 +57,7 @@ class Adam(torch.optim.Adam):
             weight.grad = gradient
 
     def _move(self, weight: nn.Parameter, gradient: Tensor, group: dict[str, Any]) -> None:
-        from itemic.training._adam_kernels import table_update
+        from itemic.training._adam_kernels import gather, table_update
 
         table, state = weight.detach(), self.state[weight]
         if not state:
@@ -67,11 +68,12 @@ class Adam(torch.optim.Adam):
         (beta1, beta2), step = group["betas"], int(state["step"])
         rows, gradients = named_rows(gradient)
         scale, spread = group["lr"] / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
-        arrays = [
-            x.numpy() for x in (table, state["mean"], state["square"], state["last"], rows, gradients.contiguous())
-        ]
+        sums, first = gradients.contiguous().numpy(), np.full(len(table), -1, np.int32)
+        gather(first, rows.numpy(), sums)
+        kept = [x.numpy() for x in (table, state["mean"], state["square"], state["last"])]
         numbers = [np.float32(x) for x in (scale, spread, beta1, beta2, group["eps"])]
-        table_update(*arrays, _fade(beta1), _fade(beta2), step, *numbers)  # pyright: ignore[reportCallIssue]
+        arguments = first, *kept, sums, _fade(beta1), _fade(beta2), step, *numbers
+        threads.over(lambda begin, end: table_update(begin, end, *arguments), len(table), least=2048)
 
 
 @cache

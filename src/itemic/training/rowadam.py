@@ -9,6 +9,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from itemic import threads
+
 
 class Rows(NamedTuple):
     """A weight and what Adam remembers of each of its rows."""
@@ -104,12 +106,15 @@ def update(table: Rows, named: Int64[Tensor, " n"], gradients: Float[Tensor, "n 
     weight[rows] -= lr * (m / full1) / ((s / full2).sqrt() + eps)
 
 
-def _update_compiled(table: Rows, named: Tensor, gradients: Tensor, options: Options) -> None:
+def _update_compiled(table: Rows, named: Int64[Tensor, " n"], gradients: Tensor, options: Options) -> None:
     """The same, compiled."""
-    from itemic.training._adam_kernels import row_update
+    from itemic.training._adam_kernels import gather, row_update
 
-    tensors = (*table, named, gradients.contiguous())
-    row_update(*(tensor.numpy() for tensor in tensors), *map(np.float32, options))
+    arrays = [tensor.numpy() for tensor in (*table, named, gradients.contiguous())]
+    first = np.empty(len(table.weight), np.int32)  # only what is named is written and read
+    gather(first, *arrays[4:])
+    numbers = [np.float32(x) for x in options]
+    threads.over(lambda begin, end: row_update(begin, end, first, *arrays, *numbers), len(named), least=512)
 
 
 def clip(parameters: Iterable[nn.Parameter], limit: float) -> None:
