@@ -300,3 +300,14 @@ def test_a_reader_that_has_seen_enough_gets_no_stack_trace(shelf):
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, env=os.environ)
     assert "Traceback" not in done.stderr
     assert done.stdout.count("\n") == 1
+
+
+def test_sessions_become_users_of_a_new_dataset_split_by_sessions(tmp_path):
+    rows = [f"ann,{item},2024-05-{day:02}T09:{minute:02}" for day in range(1, 21) for minute, item in enumerate("xyz")]
+    (tmp_path / "log.csv").write_text("\n".join(["user,item,timestamp", *rows]) + "\n")
+    run("data", "import", tmp_path / "log.csv", "--out", tmp_path / "log", "--repeats")
+    made = json.loads(run("data", "filter", tmp_path / "log", "--sessions", "30m", "--out", tmp_path / "visits",
+                          "--json").stdout)  # fmt: skip
+    assert (made["users"], made["interactions"], made["split"]["by"]) == (20, 60, "sessions")
+    run("fit", "itemknn", tmp_path / "visits", "--out", tmp_path / "knn")
+    assert run("rank", tmp_path / "knn", "--user", "ann/3", "--k", 1).stdout.startswith("rank")

@@ -25,7 +25,7 @@ from itemic.data import (
 from itemic.data.splits import check_leak, split
 from itemic.errors import DataError, LeakError
 
-KINDS = ("time", "last", "random", "users", "items")
+KINDS = ("time", "last", "random", "users", "sessions", "items")
 
 
 def dataset(user, item, time=None, **more) -> Dataset:
@@ -76,7 +76,7 @@ def test_every_row_has_one_part_and_none_leaks(data, by, test, valid, seed):
     assume(done is not None)
     assert done is not None
     part = part_of(done)
-    allowed = {TRAIN, VALID, TEST} | ({VALID_HISTORY, TEST_HISTORY} if by == "users" else set())
+    allowed = {TRAIN, VALID, TEST} | ({VALID_HISTORY, TEST_HISTORY} if by in ("users", "sessions") else set())
     assert part.dtype == np.uint8
     assert len(part) == len(data.interactions)
     assert set(part.tolist()) <= allowed | (set() if data.repeats else {UNUSED})
@@ -187,7 +187,7 @@ def test_the_recipe_of_a_split_makes_it_again_and_another_seed_does_not(by):
     how.pop("n_repeats_dropped")
     assert np.array_equal(part_of(split(data, **how)), part_of(done))
     other = part_of(split(data, by=by, test=0.15, valid=0.05, seed=5))
-    assert np.array_equal(other, part_of(done)) == (by in ("time", "last"))
+    assert np.array_equal(other, part_of(done)) == (by in ("time", "last", "sessions"))
 
 
 def test_a_seed_gives_these_parts_on_every_machine():
@@ -303,12 +303,12 @@ TIMED = dataset([0, 0, 0, 1], [0, 1, 2, 0], time=[1, 2, 3, 4])
             PLAIN,
             {"by": "tiem"},
             "there is no split by 'tiem'. Did you mean 'time'? "
-            "Choose one of auto, time, last, random, users, items, official.",
+            "Choose one of auto, time, last, random, users, sessions, items, official.",
         ),
         (
             PLAIN,
             {"by": "official"},
-            "shop came without a split of its own. Split by time, last, random, users or items.",
+            "shop came without a split of its own. Split by time, last, random, users, sessions or items.",
         ),
         (
             PLAIN,

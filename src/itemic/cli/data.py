@@ -107,13 +107,13 @@ def _columns(text: str | None) -> "Mapping[str, str] | list[str] | None":
     return parts
 
 
-def _saved(made: "Dataset", out: str | Path) -> Output:
-    """Saves the dataset, with the default split where it has none, and says what it holds and what to do next."""
+def _saved(made: "Dataset", out: str | Path, by: str = "auto") -> Output:
+    """Saves the dataset, with a split `by` something where it has none, and says what it holds and what to do next."""
     from itemic.data.splits import split
 
     if made.split is None:
         try:
-            made = split(made)
+            made = split(made, by)
         except DataError as error:
             note(f"saved without a split: {error}")
     saved = made.save(out)
@@ -193,7 +193,9 @@ SPLIT_EXAMPLES = [
 
 @command("split", SPLIT_EXAMPLES)
 @click.argument("folder", type=click.Path())
-@click.option("--by", default="auto", show_default=True, help="time, last, random, users, items, official or auto.")
+@click.option(
+    "--by", default="auto", show_default=True, help="time, last, random, users, sessions, items, official or auto."
+)
 @click.option("--test", default=0.1, show_default=True, help="Share to test on.")
 @click.option("--valid", default=0.1, show_default=True, help="Share to choose options by.")
 @click.option("--seed", default=0, show_default=True, help="For the splits that draw.")
@@ -214,11 +216,18 @@ def split(folder: str, by: str, test: float, valid: float, seed: int) -> Output:
 FILTER_EXAMPLES = [
     "itemic data filter my-data --k-core 5 --out my-data-5",
     "itemic data filter my-data --min-rating 4 --since 2024-01-01 --out liked",
+    "itemic data filter my-data --sessions 30m --out visits",
 ]
 
 
 @command("filter", FILTER_EXAMPLES)
 @click.argument("folder", type=click.Path())
+@click.option(
+    "--sessions",
+    metavar="PAUSE",
+    help="Make each session a user of its own, split by sessions: cut where a pause is longer (90s, 30m, 2h, 1d), or "
+    "'column' for those of the session column.",
+)
 @click.option("--min-rating", type=float, metavar="X", help="Keep interactions with a rating of X or more.")
 @click.option("--deduplicate", type=click.Choice(["first", "last", "max"]), help="Keep one of several rows of a pair.")
 @click.option("--since", metavar="DATE", help="Keep interactions from this moment on.")
@@ -232,6 +241,7 @@ FILTER_EXAMPLES = [
 @click.option("--out", type=click.Path(), required=True, metavar="FOLDER", help="Where to write the filtered dataset.")
 def filter_(
     folder: str,
+    sessions: str | None,
     min_rating: float | None,
     deduplicate: str | None,
     since: str | None,
@@ -243,6 +253,8 @@ def filter_(
     from itemic.data import Dataset, filters
 
     made = Dataset.open(folder)
+    if sessions is not None:
+        made = filters.sessions(made, None if sessions == "column" else sessions)
     if since is not None or until is not None:
         made = filters.between(made, since, until)
     if min_rating is not None:
@@ -251,7 +263,7 @@ def filter_(
         made = filters.deduplicate(made, deduplicate)
     if k_core is not None:
         made = filters.k_core(made, k_core, k_core)
-    return _saved(replace(made, name=Path(out).name, split=None), out)
+    return _saved(replace(made, name=Path(out).name, split=None), out, "auto" if sessions is None else "sessions")
 
 
 @command(

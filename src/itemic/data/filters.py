@@ -1,17 +1,25 @@
-"""Smaller datasets from larger ones: k-core, rating threshold, duplicates, time window.
+"""Smaller datasets from larger ones: k-core, rating threshold, duplicates, time window; and sessions as users.
 
 Each returns a new dataset; a split in place stays with the rows that remain. With `compact`, users and items without
 interactions are taken out of their tables too (their ids stay what they were); without it, they keep their places.
 """
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute
 from jaxtyping import Bool, Int32, Int64
 
 from itemic.data.dataset import Dataset, Split
+from itemic.data.ids import Ids
+from itemic.data.table import Table
 from itemic.errors import DataError, did_you_mean
+
+pc: Any = pyarrow.compute  # its functions are made at import, out of a type checker's sight
 
 Rows = Bool[np.ndarray, " rows"]
 
@@ -108,6 +116,62 @@ def between(
     return _kept(dataset, kept, f"keeping {window or 'all'}", span or "Import some first.", compact)
 
 
+def sessions(dataset: Dataset, pause: "str | int | None" = None) -> Dataset:
+    """Each session as a user of its own, so that histories, splits and systems are about sessions; without a split.
+
+    A session is a stretch of what a user did without a longer pause than `pause` ("90s", "30m", "2h", "1d", or
+    milliseconds); without `pause`, what the session column says. Those of a user are named "user/1", "user/2", ... from
+    the first on, and the column `user` of the user table says whose they are.
+
+    >>> times = ["2024-05-01 09:00", "2024-05-01 09:20", "2024-05-01 18:00"]
+    >>> visits = sessions(Dataset.from_frame({"user": ["ann"] * 3, "item": list("xyx"), "timestamp": times}), "30m")
+    >>> visits.users.ids.external([0, 1]).tolist(), visits.interactions.histories().to_lists()
+    (['ann/1', 'ann/2'], [[0, 1], [0]])
+
+    Raises:
+        DataError: there are no times or sessions, or `pause` is no length of time.
+    """
+    log = dataset.interactions
+    if pause is None:
+        mend = "Name it when importing (--columns session=NAME), or cut where a pause is longer than some time: 30m"
+        session = _starts_of(log.user, _column(dataset, "session", "sessions", mend))
+    else:
+        time = _column(dataset, "time", "sessions by pauses")
+        longest = _length_of_time(pause)
+        session = np.cumsum((np.diff(log.user, prepend=-1) > 0) | (np.diff(time, prepend=0) > longest)) - 1
+    _, first = np.unique(session, return_index=True)
+    owner = log.user[first]
+    number = np.arange(1, len(owner) + 1) - np.searchsorted(owner, owner)
+    names = dataset.users.ids.array.take(pa.array(owner))
+    ids = pc.binary_join_element_wise(names.cast(pa.string()), pa.array(number).cast(pa.string()), "/")
+    beside = {name: dataset.users.frame.column(name).take(pa.array(owner)) for name in dataset.users.names}
+    users = Table.of(Ids(ids, "user"), {**beside, "user": names}, dataset.users.roles)
+    made = replace(log, user=session.astype(np.int32), n_users=len(users), session=None)
+    order = made.order()
+    made = made if order is None else made.select(order)
+    return replace(dataset, users=users, interactions=made, split=None, official=None, path=None)
+
+
+def _starts_of(user: Int32[np.ndarray, " rows"], session: Int32[np.ndarray, " rows"]) -> Int64[np.ndarray, " rows"]:
+    """For each row the number of its (user, session), counted in the order in which they begin."""
+    _, first, place = np.unique(user.astype(np.int64) << 32 | session, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[place]
+
+
+def _length_of_time(text: "str | int") -> int:
+    """Milliseconds of "90s", "30m", "2h" or "1d".
+
+    >>> _length_of_time("1.5h"), _length_of_time(20)
+    (5400000, 20)
+    """
+    units = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([smhd])", str(text).strip())
+    length = text if isinstance(text, int) else round(float(found[1]) * units[found[2]]) if found else 0
+    if length <= 0:
+        raise DataError(f"'{text}' is not a length of time. Write it like 90s, 30m, 2h or 1d.")
+    return length
+
+
 def milliseconds(moment: "str | int | np.integer") -> int:
     """Milliseconds since 1970 of an ISO date or time (UTC unless it says otherwise); milliseconds stay what they are.
 
@@ -135,13 +199,11 @@ def iso(moment: "int | np.integer") -> str:
     return text.removesuffix(" 00:00:00")
 
 
-def _column(dataset: Dataset, name: str, what: str) -> np.ndarray:
+def _column(dataset: Dataset, name: str, what: str, mend: str | None = None) -> np.ndarray:
     columns = dataset.interactions.columns
     if name not in columns:
-        raise DataError(
-            f"{what} needs a '{name}' column; interactions has {', '.join(columns)}. "
-            f"Name it when importing: --columns {name}=NAME"
-        )
+        mend = mend or f"Name it when importing: --columns {name}=NAME"
+        raise DataError(f"{what} needs a '{name}' column; interactions has {', '.join(columns)}. {mend}")
     return columns[name]
 
 

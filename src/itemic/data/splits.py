@@ -42,6 +42,8 @@ def split(
     - `random`: these shares of each user's interactions, rounded; at least one stays in train.
     - `users`: these shares of the users with two or more interactions are not trained on. The last 20 % of what each
       did (a random 20 % where no order is known) is to be found, from the rest as history.
+    - `sessions`: the newest users by their last interaction, as when each session is a user: everything that is trained
+      on is older. Of these shares of the users, those with two or more interactions are held out as in `users`.
     - `items`: these shares of the items with five or more interactions are not trained on at all.
     - `official`: the split that came with the data, as it is.
     - `auto`: official, else time, else last if rows stand in order, else random, whichever is possible first.
@@ -67,7 +69,7 @@ def split(
     if by == "last":
         how |= {} if valid else {"valid": 0.0}
     elif by != "official":
-        how |= {"test": test, "valid": valid} | ({} if by == "time" else {"seed": seed})
+        how |= {"test": test, "valid": valid} | ({} if by in ("time", "sessions") else {"seed": seed})
     part = SPLITTERS[by](dataset, test, valid, np.random.Generator(np.random.PCG64(seed)))
     _check_parts(part, by, test)
     if by != "official" and not dataset.repeats:
@@ -131,9 +133,9 @@ def _check(dataset: Dataset, by: str, test: float, valid: float, seed: int) -> N
     if not len(log):
         raise DataError(f"{dataset.name} has no interactions to split. Import some first.")
     present = ", ".join(log.columns)
-    if by == "time" and log.time is None:
+    if by in ("time", "sessions") and log.time is None:
         raise DataError(
-            f"split by time needs a 'time' column; interactions has {present}. "
+            f"split by {by} needs a 'time' column; interactions has {present}. "
             "Name it when importing (--columns time=NAME), or split by random."
         )
     if by == "last" and not _in_order(dataset):
@@ -142,7 +144,9 @@ def _check(dataset: Dataset, by: str, test: float, valid: float, seed: int) -> N
             "Name it when importing (--columns time=NAME), or split by random."
         )
     if by == "official" and dataset.official is None:
-        raise DataError(f"{dataset.name} came without a split of its own. Split by time, last, random, users or items.")
+        raise DataError(
+            f"{dataset.name} came without a split of its own. Split by time, last, random, users, sessions or items."
+        )
 
 
 def _check_parts(part: Parts, by: str, test: float) -> None:
@@ -151,6 +155,7 @@ def _check_parts(part: Parts, by: str, test: float) -> None:
         few = {
             "last": "no user has enough interactions",
             "random": f"no user has enough for a share of {test}",
+            "sessions": f"too few of the newest have {MIN_PER_USER} interactions or more for a share of {test}",
             "users": f"too few users have {MIN_PER_USER} or more for a share of {test}",
             "items": f"too few items have {MIN_PER_ITEM} or more for a share of {test}",
             "official": "it marks none as test",
@@ -199,8 +204,27 @@ def _by_random(dataset: Dataset, test: float, valid: float, rng: np.random.Gener
 
 def _by_users(dataset: Dataset, test: float, valid: float, rng: np.random.Generator) -> Parts:
     log = dataset.interactions
+    return _found_from_the_rest(dataset, _drawn(np.diff(log.offsets) >= MIN_PER_USER, test, valid, rng), rng)
+
+
+def _by_sessions(dataset: Dataset, test: float, valid: float, rng: np.random.Generator) -> Parts:
+    log = dataset.interactions
+    assert log.time is not None
     counts = np.diff(log.offsets)
-    group = _drawn(counts >= MIN_PER_USER, test, valid, rng)[log.user]
+    there = np.flatnonzero(counts)
+    ended = log.time[log.offsets[there + 1] - 1]
+    group = np.full(len(counts), TRAIN, np.uint8)
+    tested = _newest(ended, _rounded(test * len(there)))
+    group[there[tested]] = TEST
+    group[there[~tested][_newest(ended[~tested], _rounded(valid * len(there)))]] = VALID
+    group[(group != TRAIN) & (counts < MIN_PER_USER)] = UNUSED
+    return _found_from_the_rest(dataset, group, rng)
+
+
+def _found_from_the_rest(dataset: Dataset, group: UInt8[np.ndarray, " users"], rng: np.random.Generator) -> Parts:
+    """Of each user held out the share to be found is the target, and what they did before it the history."""
+    log = dataset.interactions
+    counts, group = np.diff(log.offsets), group[log.user]
     rank = np.arange(len(log)) - log.offsets[log.user] if _in_order(dataset) else _shuffled_rank(log, rng)
     n_known = counts - np.maximum(_rounded(TARGET * counts), 1)
     known = rank < n_known[log.user]
@@ -224,6 +248,7 @@ SPLITTERS: dict[str, Splitter] = {
     "last": _by_last,
     "random": _by_random,
     "users": _by_users,
+    "sessions": _by_sessions,
     "items": _by_items,
     "official": _official,
 }
