@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes the virtual environment of the peers in $ITEMIC_PEERS (default .peers): bash benchmarks/peers/make.sh
+# Makes the virtual environments of the peers, $ITEMIC_PEERS (default .peers) and, beside it with -rectools at the end of
+# its name, that of RecTools, which needs newer libraries than RecBole: bash benchmarks/peers/make.sh
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 peers="${ITEMIC_PEERS:-$here/../../.peers}"
@@ -11,6 +12,11 @@ done
     echo "error: the peers need Python 3.11 or 3.12 (numpy 1.26). Name one: make peers PYTHON=/path/to/python3.11"
     exit 1
 }
-[ -x "$peers/bin/python" ] || "$python" -m venv "$peers"
-"$peers/bin/python" -m pip install --quiet --disable-pip-version-check -r "$here/requirements.txt"
+make() { # environment, requirements
+    [ -x "$1/bin/python" ] || "$python" -m venv "$1"
+    "$1/bin/python" -m pip install --quiet --disable-pip-version-check -r "$here/$2"
+}
+make "$peers" requirements.txt
+make "$peers-rectools" rectools.txt
 "$peers/bin/python" -c "import faiss, implicit, recbole, torch; print('peers ready:', 'recbole', recbole.__version__)"
+"$peers-rectools/bin/python" -c "import rectools; print('peers ready:', 'rectools', rectools.__version__)"
