@@ -46,7 +46,7 @@ def main(folder: Path, threads: int, options: dict, target: float, limit: float,
     train, valid, _ = data_preparation(config, dataset)
     model = get_model("SASRec")(config, train.dataset)
     trainer = Trainer(config, model)
-    curve, judging, n_batches = [], 0.0, round(TENTH * len(train))
+    curve, judging, n_batches = [], 0.0, max(1, round(TENTH * len(train)))
     for index in range(rounds):
         trainer._train_epoch(islice(train, n_batches), index)
         now = time.perf_counter()
