@@ -96,8 +96,10 @@ def test_a_row_that_sees_nothing_gives_zeros_and_its_gradient_is_no_nan(dtype, d
         assert all(torch.isfinite(by).all() for by in found)
 
 
-def test_the_two_ways_to_attend_agree_where_no_weight_falls_away(monkeypatch):
-    monkeypatch.setattr(attention, "drop", lambda weights, p: weights)
+@pytest.mark.parametrize("block", [1 << 20, 40, 1])
+def test_the_two_ways_to_attend_agree_where_no_weight_falls_away(monkeypatch, block):
+    monkeypatch.setattr(attention, "kept", lambda shape, p, dtype: torch.ones(shape, dtype=dtype))
+    monkeypatch.setattr(attention, "BLOCK", block)
     q, k, v = (torch.randn(2, 2, 5, 4, dtype=torch.float64) for _ in range(3))
     bias, allow = torch.randn(2, 5, 5, dtype=torch.float64), torch.rand(5, 5) < 0.6
     for mask in ({}, {"allow": allow}, {"causal": True}, {"bias": bias}, {"bias": bias, "causal": True}):
@@ -111,6 +113,32 @@ def test_dropout_takes_whole_weights_of_the_average():
     assert (made == made[0]).all()  # a weight that falls away takes its value's every coordinate with it
     assert made[0].item() == pytest.approx(1, abs=0.1)
     assert made[0].item() != 1
+
+
+@pytest.mark.parametrize("block", [1 << 20, 40])
+@pytest.mark.parametrize("mask", [{}, {"allow": torch.eye(5).bool().roll(1, 0)}, {"causal": True}, {"bias": True}])
+def test_the_gradient_of_attention_with_dropout_is_that_of_the_very_weights_that_stayed(monkeypatch, block, mask):
+    monkeypatch.setattr(attention, "BLOCK", block)
+    q, k, v = (torch.randn(2, 2, 5, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    bias = torch.randn(2, 5, 5, dtype=torch.float64, requires_grad=True)
+
+    def seeded(q, k, v, bias):
+        torch.manual_seed(0)
+        return attend(q, k, v, **(mask | {"bias": bias} if "bias" in mask else mask), dropout=0.4)
+
+    assert torch.autograd.gradcheck(seeded, (q, k, v, bias))
+
+
+def test_a_gradient_leaves_the_random_numbers_that_follow_alone():
+    x = torch.randn(1, 1, 5, 4, requires_grad=True)
+    after = []
+    for differentiated in (True, False):
+        torch.manual_seed(0)
+        made = attend(x, x, x, dropout=0.4).sum()
+        if differentiated:
+            made.backward()
+        after.append(torch.rand(1).item())
+    assert after[0] == after[1]
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=12))

@@ -1,18 +1,25 @@
 """Attention over padded blocks or packed tokens, to itself or to a memory, at once or token by token with a cache."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import sqrt
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor, nn
+from torch.amp import custom_bwd, custom_fwd
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
 from itemic.nn import masks
-from itemic.nn.dropout import dropout as drop
+from itemic.nn.dropout import kept
 from itemic.nn.masks import NEVER, Rule
 from itemic.nn.packing import Packing
 from itemic.nn.positions import Positions
+
+BLOCK = 1 << 20
+"""Weights of attention made at a time where dropout falls on them: 4 MB, which stay in the cache of a CPU."""
 
 
 def attend(
@@ -36,32 +43,85 @@ def attend(
               [0., 0.]]]])
     """
     if dropout and q.device.type == "cpu":
-        return _attend_with_dropout(q, k, v, allow, bias, causal, dropout)
+        return _WithDropout.apply(q, k, v, allow, bias, causal, dropout)
     if causal and bias is not None:
-        allow, causal = _tril(q, k), False
+        allow, causal = _tril(q.shape[-2], k.shape[-2]).to(q.device), False
     mask = allow
     if bias is not None:
         mask = bias if allow is None else bias.masked_fill(~allow, -torch.inf)
     return scaled_dot_product_attention(q, k, v, mask, dropout, causal)
 
 
-def _attend_with_dropout(
-    q: Tensor, k: Tensor, v: Tensor, allow: Tensor | None, bias: Tensor | None, causal: bool, dropout: float
-) -> Tensor:
-    """The same step by step: torch's own way with dropout takes several times as long on a CPU."""
-    logits = (q / sqrt(q.shape[-1])) @ k.mT
-    if bias is not None:
-        logits = logits + bias
-    if causal:
-        return drop((logits + _never(_tril(q, k), logits)).softmax(-1), dropout) @ v
-    if allow is None:
-        return drop(logits.softmax(-1), dropout) @ v
-    weights = (logits + _never(allow, logits)).softmax(-1).masked_fill(~allow, 0)  # for rows that see nothing
-    return drop(weights, dropout) @ v
+class _WithDropout(torch.autograd.Function):
+    """The same, some queries at a time: torch's own way with dropout takes several times as long on a CPU.
+
+    The gradient makes the weights again with the same random bits, so that memory grows with tokens, not with pairs.
+    """
+
+    @staticmethod
+    @custom_fwd(device_type="cpu")
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, allow: Tensor | None, bias: Tensor | None, causal: bool, p: float
+    ) -> Tensor:
+        ctx.causal, ctx.p, ctx.random = causal, p, torch.get_rng_state()
+        parts = []
+        for _, seen, weights in _weights(q, k, allow, bias, causal):
+            parts.append(weights.mul_(kept(weights.shape, p, weights.dtype)) @ v[..., seen, :])
+        made = torch.cat(parts, -2)
+        ctx.save_for_backward(q, k, v, allow, bias, made)
+        return made
+
+    @staticmethod
+    @once_differentiable
+    @custom_bwd(device_type="cpu")
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (by_made,) = gradients
+        q, k, v, allow, bias, made = ctx.saved_tensors
+        by_q, by_k, by_v, scale = [], torch.zeros_like(k), torch.zeros_like(v), 1 / sqrt(q.shape[-1])
+        by_bias = None if bias is None else torch.zeros_like(bias)
+        mean = (made * by_made).sum(-1, keepdim=True)  # of a query's gradients by its weights, weighted by these
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(ctx.random)
+            for rows, seen, weights in _weights(q, k, allow, bias, ctx.causal):
+                by, stay = by_made[..., rows, :], kept(weights.shape, ctx.p, weights.dtype)
+                by_v[..., seen, :] += (weights * stay).mT @ by
+                by_logits = (
+                    (by @ v[..., seen, :].mT).to(weights.dtype).mul_(stay).sub_(mean[..., rows, :]).mul_(weights)
+                )
+                if by_bias is not None:
+                    part = by_bias[..., rows, seen]
+                    part += by_logits.sum_to_size(part.shape)
+                by_logits *= scale
+                by_q.append(by_logits @ k[..., seen, :])
+                by_k[..., seen, :] += by_logits.mT @ q[..., rows, :]
+        return torch.cat(by_q, -2), by_k, by_v, None, by_bias, None, None
 
 
-def _tril(q: Tensor, k: Tensor) -> Tensor:
-    return torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
+def _weights(
+    q: Tensor, k: Tensor, allow: Tensor | None, bias: Tensor | None, causal: bool
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """The softmax of some queries after the others: which these are, the keys they may see at most, and the weights."""
+    n, n_keys = q.shape[-2], k.shape[-2]
+    size = max(1, BLOCK // max(1, q.shape[:-2].numel() * n_keys))
+    for start in range(0, n, size):
+        rows = slice(start, min(start + size, n))
+        seen = slice(0, rows.stop if causal else n_keys)
+        logits = (q[..., rows, :] / sqrt(q.shape[-1])) @ k[..., seen, :].mT
+        if bias is not None:
+            logits = logits + bias[..., rows, seen]
+        if causal:
+            logits += _never(_tril(*logits.shape[-2:], start), logits)
+            yield rows, seen, logits.softmax(-1)
+        elif allow is None:
+            yield rows, seen, logits.softmax(-1)
+        else:
+            allowed = allow if allow.shape[-2] == 1 else allow[..., rows, :]
+            logits += _never(allowed, logits)
+            yield rows, seen, logits.softmax(-1).masked_fill_(~allowed, 0)  # for rows that see nothing
+
+
+def _tril(n_queries: int, n_keys: int, start: int = 0) -> Tensor:
+    return torch.ones(n_queries, n_keys, dtype=torch.bool).tril(start)
 
 
 def _never(allow: Tensor, like: Tensor) -> Tensor:

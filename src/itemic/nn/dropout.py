@@ -18,13 +18,23 @@ def dropout(x: Float[Tensor, "*shape"], p: float) -> Float[Tensor, "*shape"]:
     """
     if p == 0 or x.device.type != "cpu":
         return functional.dropout(x, p)
+    return x * kept(x.shape, p, x.dtype)
+
+
+def kept(shape: torch.Size, p: float, dtype: torch.dtype) -> Tensor:
+    """What `dropout` multiplies values by on a CPU: 0 with chance p, else 1 over the chance to stay.
+
+    >>> (kept(torch.Size([2, 3]), 1.0, torch.float32) == 0).all().item()
+    True
+    """
     falls = round(p * LEVELS)
     if falls >= LEVELS:
-        return x * 0
-    drawn = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-    bits = drawn.view(torch.int16)[: x.numel()].view(x.shape)
-    keep = torch.ge(bits, falls - LEVELS // 2, out=torch.empty(x.shape, dtype=x.dtype))
-    return x * keep.mul_(LEVELS / (LEVELS - falls))
+        return torch.zeros(shape, dtype=dtype)
+    n = shape.numel()
+    drawn = torch.empty(-(-n // 4), dtype=torch.int64).random_(-(2**63), None)
+    bits = drawn.view(torch.int16)[:n].view(shape)
+    keep = torch.ge(bits, falls - LEVELS // 2, out=torch.empty(shape, dtype=dtype))
+    return keep.mul_(LEVELS / (LEVELS - falls))
 
 
 class Dropout(nn.Module):
