@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from itemic.nn.positions import Alibi, Buckets, Learned, Positions, Rotary, Sine
+from itemic.nn.positions import Alibi, Buckets, Doublings, Learned, Positions, Rotary, Sine
 
 
 def test_learned_positions_add_their_row():
@@ -90,3 +90,10 @@ def test_hooks_a_kind_does_not_fill_in_change_nothing():
     bare = Positions()
     assert bare.turn(q, k, torch.arange(3)) == (q, k)
     assert bare.bias(torch.arange(3), torch.arange(3)) is None
+
+
+def test_doublings_share_a_vector_up_to_the_next_power_of_two():
+    positions = Doublings(6, 4)
+    pos = torch.tensor([0, 1, 2, 3, 4, 7, 8, 15, 16, 10**12])
+    made = positions.add(torch.zeros(len(pos), 4), pos)
+    torch.testing.assert_close(made, positions.table[[0, 1, 2, 2, 3, 3, 4, 4, 5, 5]])

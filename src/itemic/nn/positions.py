@@ -43,6 +43,13 @@ class Learned(Positions):
         return x + embedding(pos, self.table)
 
 
+class Doublings(Learned):
+    """A vector for 0, one for 1, one for 2 and 3, one for 4 to 7, and so on; the last of the n is for all beyond."""
+
+    def add(self, x: Float[Tensor, "*batch dim"], pos: Num[Tensor, "*batch"]) -> Float[Tensor, "*batch dim"]:
+        return super().add(x, pos.double().frexp().exponent.clamp(max=len(self.table) - 1))
+
+
 class Sine(Positions):
     """Sines and cosines of pos at wavelengths from 2π to 2π · base (Vaswani et al., 2017); any position, even 2.5."""
 

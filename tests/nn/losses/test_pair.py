@@ -98,3 +98,11 @@ def test_with_one_negative_both_losses_are_the_same(scores):
 def test_a_score_of_a_thousand_overflows_neither_loss():
     far = torch.tensor([-1000.0]), torch.tensor([[1000.0]])
     assert bpr(*far).item() == sampled_softmax(*far).item() == 2000.0
+
+
+@pytest.mark.parametrize("loss", [bce, lambda *scores, weight=None: gbce(*scores, 0.4, weight)], ids=["bce", "gbce"])
+def test_a_weight_counts_a_row_as_often_as_it_says(loss):
+    positive, negative = torch.randn(3), torch.randn(3, 5)
+    rows = torch.tensor([0, 0, 0, 2])
+    weighed = loss(positive, negative, weight=torch.tensor([1.5, 0.0, 0.5]))
+    torch.testing.assert_close(weighed, loss(positive[rows], negative[rows]))

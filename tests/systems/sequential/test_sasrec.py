@@ -1,6 +1,7 @@
 """SASRec: what it sees and what not, its losses, order as the thing it learns, and who is answered how."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,14 @@ from hypothesis import strategies as st
 from torch import Generator, nn
 
 from itemic.data import Dataset, Query, Ragged
-from itemic.errors import DataError
+from itemic.data.filters import sessions
+from itemic.data.simulated import shop
+from itemic.data.splits import split
+from itemic.errors import ConfigError, DataError
+from itemic.evaluation import evaluate
 from itemic.nn.packing import Packing
 from itemic.progress import listening
+from itemic.registry import find
 from itemic.systems.sequential.base import next_items
 from itemic.systems.sequential.sasrec import Config, Network, Places, SASRec
 
@@ -20,11 +26,11 @@ FAST = {"lr": 0.01, "batch_size": 32, "epochs": 1}
 
 
 def histories_as_data(rows, n_items, **columns):
-    """A dataset whose users have these histories."""
+    """A dataset whose users have these histories, and columns with a value for each of their items in turn."""
     user = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
     item = np.concatenate([np.asarray(row, np.int64) for row in rows])
     frame = {"user": [f"u{u}" for u in user], "item": [f"i{i:03}" for i in item], "timestamp": np.arange(len(user))}
-    data = Dataset.from_frame(frame)
+    data = Dataset.from_frame(frame | columns)
     assert data.n_items == n_items
     order = np.argsort([int(name[1:]) for name in data.items.ids.array.to_pylist()])
     assert (order == np.arange(n_items)).all()
@@ -270,3 +276,137 @@ def test_histories_of_one_item_teach_nothing_and_that_is_said():
 def test_histories_of_one_item_beside_longer_ones_are_left_out(fitted):
     assert len(fitted._known) == 62
     assert sum(len(batch.item) for batch in fitted.batches(None, Generator().manual_seed(0))) == 60 * 5 + 2
+
+
+def test_sessions_of_the_shop_it_never_met_are_continued():
+    made = split(sessions(shop(150, 300, 5_000), "30m"), by="sessions")
+    model = SASRec(dim=32, max_length=10, training={"lr": 0.01, "batch_size": 64, "epochs": 3}).fit(made.train)
+    assert (made.test.query.user == -1).all()
+    popular = evaluate(find("popularity")().fit(made.train), made.test, "recall@20")["recall@20"]
+    assert evaluate(model, made.test, "recall@20")["recall@20"] > 1.5 * popular
+
+
+def with_kinds(n=300, seed=0):
+    """An item of the first ten, then a view of it plus 10 or a purchase of it plus 20, of each as many."""
+    rng = np.random.default_rng(seed)
+    first, bought = rng.integers(10, size=n), rng.integers(2, size=n)
+    rows = np.column_stack([first, first + 10 + 10 * bought]).tolist() + [[item, item] for item in range(30)]
+    kind = np.column_stack([np.zeros(n, int), bought]).ravel().tolist() + [0] * 60
+    return histories_as_data(rows, 30, kind=np.array(["view", "buy"])[kind])
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"loss": "sampled_ce"}, {"loss": "bce", "n_negatives": 4}, {"loss": "gbce", "n_negatives": 8}]
+)
+def test_the_kinds_that_weigh_are_foreseen(options):
+    data, training = with_kinds(), {"lr": 0.02, "batch_size": 64, "epochs": 12}
+
+    def share_of_buys(kinds):
+        model = SASRec(dim=16, layers=1, dropout=0, kinds=kinds, training=training, **options).fit(data)
+        return (top_one(model, [[item] for item in range(10)]) >= 20).mean()
+
+    assert share_of_buys({"buy": 1}) == 1
+    assert share_of_buys({"buy": 1, "view": 0.1}) == 1
+    assert share_of_buys({"view": 1, "buy": 0.1}) == 0
+
+
+def test_places_before_other_kinds_weigh_nothing_and_histories_of_them_are_left_out():
+    kind = ["view", "view", "buy", "buy", "view", "view", "buy"]
+    data = histories_as_data([[0, 1, 2], [3, 4], [5, 6]], 7, kind=kind)
+    model = SASRec(dim=8, kinds={"buy": 2.0}, loss="bce", training={**FAST, "batch_size": 3}).fit(data)
+    (batch,) = model.batches(data, Generator().manual_seed(0))
+    weight = dict(zip(batch.following.tolist(), batch.weight.tolist()))
+    assert weight == {1: 0, 2: 2, 6: 2}
+
+
+def test_a_kind_that_is_not_there_is_refused_with_those_that_are():
+    data = with_kinds()
+    with pytest.raises(ConfigError) as error:
+        SASRec(kinds={"bye": 1}).fit(data)
+    assert str(error.value) == (
+        "sasrec: data has no interactions of the kind 'bye'. Did you mean 'buy'? Kinds: buy, view."
+    )
+    with pytest.raises(ConfigError, match="sasrec: kinds.buy cannot be 0: Input should be greater than 0."):
+        SASRec(kinds={"buy": 0})
+
+
+def test_kinds_cannot_weigh_where_there_are_none_or_none_follows_anything():
+    data = histories_as_data([[0, 1]], 2)
+    with pytest.raises(DataError, match="sasrec cannot weigh kinds of interaction: data has no 'kind' column. Name it"):
+        SASRec(kinds={"buy": 1}).fit(data)
+    data = histories_as_data([[0, 1]], 2, kind=["buy", "view"])
+    with pytest.raises(DataError, match="nobody in data did anything before a buy. Name other kinds."):
+        SASRec(kinds={"buy": 1}).fit(data)
+
+
+def timed(n, seed):
+    """Two items a minute or a day apart; the third is the second plus 10 in the one case, plus 20 in the other."""
+    rng = np.random.default_rng(seed)
+    rows = np.column_stack([30 + rng.integers(5, size=n), rng.integers(10, size=n), np.zeros(n, int)])
+    long = rng.integers(2, size=n)
+    rows[:, 2] = rows[:, 1] + 10 + 10 * long
+    gap = np.where(long, 86_400_000, 60_000) * rng.uniform(0.6, 1.6, n)
+    return rows, 1_700_000_000_000 + np.column_stack([np.zeros(n), gap, 2 * gap]).astype(np.int64)
+
+
+def test_time_gaps_tell_what_order_alone_cannot():
+    rows, times = timed(400, 0)
+    data = histories_as_data(rows.tolist(), 35, timestamp=times.ravel())
+    rows, times = timed(200, 1)
+    history = Ragged.from_lists(rows[:, :2].tolist())
+    with_times = Query(history=history, history_time=times[:, :2].ravel())
+    training = {"lr": 0.02, "batch_size": 40, "epochs": 15}
+
+    def fitted(**options):
+        return SASRec(dim=32, layers=1, dropout=0, training=training, **options).fit(data)
+
+    def found(model, query):
+        ranking = model.rank(query, 1)
+        return (ranking.items[:, 0] == rows[:, 2]).mean(), ranking.reasons
+
+    model = fitted(time_gaps=True)
+    assert found(model, with_times) == (pytest.approx(1, abs=0.02), ())
+    share, said = found(model, Query(history=history))
+    assert share < 0.65
+    assert said == ("none of the 200 requests says when its items were taken: they are read by their order alone",)
+    assert found(fitted(), with_times)[0] < 0.65
+
+
+def test_time_gaps_need_times_to_be_fitted():
+    data = Dataset.from_frame({"items": [["x", "y"], ["y", "z"]]}, name="lists")
+    with pytest.raises(DataError, match="sasrec reads the time between items only where there are times; lists has"):
+        SASRec(time_gaps=True).fit(data)
+
+
+def test_only_the_times_of_the_items_that_are_read_count():
+    data = histories_as_data(cycles(20, 6, 10, 1), 10)
+    model = SASRec(dim=8, max_length=2, time_gaps=True, training=FAST).fit(data)
+    history = Ragged.from_lists([[1, 2, 3], [2, 3]])
+    for times, same in (([0, 10**9, 2 * 10**9, 0, 10**9], True), ([0, 0, 10, 0, 10**9], False)):
+        vectors = model.query_vectors(Query(history=history, history_time=np.array(times)))
+        assert np.allclose(*vectors) == same
+
+
+def test_what_was_taken_comes_back_only_where_repeats_are_declared():
+    data = histories_as_data(cycles(100, 12, 4, 1), 4)
+    training = {"lr": 0.02, "batch_size": 20, "epochs": 10}
+    model = SASRec(dim=16, max_length=6, dropout=0, training=training).fit(replace(data, repeats=True))
+    asked = model.ask(histories=[["i000", "i001", "i002", "i003"]])
+    assert model.rank(asked, 1).items.tolist() == [[0]]
+    assert model.rank(replace(asked, repeats=False), 1).items.tolist() == [[-1]]
+
+
+def test_rows_in_any_order_are_fitted_as_if_they_came_sorted():
+    rng = np.random.default_rng(0)
+    frame = {"user": rng.integers(9, size=200), "item": rng.integers(30, size=200), "timestamp": rng.permutation(200)}
+    mixed, ordered = (
+        SASRec(dim=8, training=FAST).fit(Dataset.from_frame({name: column[order] for name, column in frame.items()}))
+        for order in (np.arange(200), np.argsort(frame["timestamp"]))
+    )
+    np.testing.assert_array_equal(mixed.item_vectors(), ordered.item_vectors())
+
+
+def test_a_missing_time_is_refused_with_its_row():
+    frame = {"user": ["a", "a"], "item": ["x", "y"], "timestamp": [1, None]}
+    with pytest.raises(DataError, match="row 2: the time is missing. Fill it in, or pass over it: --columns time=-"):
+        Dataset.from_frame(frame)

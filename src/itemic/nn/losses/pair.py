@@ -26,29 +26,37 @@ def sampled_softmax(positive: Float[Tensor, " batch"], negative: Float[Tensor, "
     return (torch.logsumexp(torch.cat([positive[:, None], negative], 1), 1) - positive).mean()
 
 
-def bce(positive: Float[Tensor, " batch"], negative: Float[Tensor, "batch negatives"]) -> Float[Tensor, ""]:
+def bce(
+    positive: Float[Tensor, " batch"],
+    negative: Float[Tensor, "batch negatives"],
+    weight: Float[Tensor, " batch"] | None = None,
+) -> Float[Tensor, ""]:
     """Mean of -log σ of positives plus mean of -log (1 - σ) of negatives: 2 log 2 when all scores are 0, 0 at best.
 
     Simple and overconfident: with few negatives a catalogue of thousands looks as likely as its few best (see `gbce`).
+    `weight` says how much each row counts.
 
     >>> round(bce(torch.zeros(2), torch.zeros(2, 3)).item(), 4)
     1.3863
     """
-    return softplus(-positive).mean() + softplus(negative).mean()
+    return _mean(softplus(-positive), weight) + _mean(softplus(negative).mean(-1), weight)
 
 
 def gbce(
-    positive: Float[Tensor, " batch"], negative: Float[Tensor, "batch negatives"], beta: float
+    positive: Float[Tensor, " batch"],
+    negative: Float[Tensor, "batch negatives"],
+    beta: float,
+    weight: Float[Tensor, " batch"] | None = None,
 ) -> Float[Tensor, ""]:
     """Mean over the 1 + n scores of a row of -log σ(positive)^beta and -log (1 - σ(negative)).
 
     A beta below 1 (`gbce_beta`) undoes the overconfidence that comes of seeing few of all negatives (Petrov and
-    Macdonald, RecSys 2023, arXiv:2308.07192).
+    Macdonald, RecSys 2023, arXiv:2308.07192). `weight` says how much each row counts.
 
     >>> round(gbce(torch.zeros(2), torch.zeros(2, 3), beta=0.5).item(), 4)  # 3.5 / 4 · log 2
     0.6065
     """
-    return (beta * softplus(-positive) + softplus(negative).sum(-1)).mean() / (1 + negative.shape[-1])
+    return _mean(beta * softplus(-positive) + softplus(negative).sum(-1), weight) / (1 + negative.shape[-1])
 
 
 def gbce_beta(n_negatives: int, n_items: int, calibration: float) -> float:
@@ -59,3 +67,7 @@ def gbce_beta(n_negatives: int, n_items: int, calibration: float) -> float:
     (1.0, 0.4375, 0.25)
     """
     return 1 - calibration * (1 - n_negatives / (n_items - 1))
+
+
+def _mean(losses: Float[Tensor, " batch"], weight: Float[Tensor, " batch"] | None) -> Float[Tensor, ""]:
+    return losses.mean() if weight is None else (weight * losses).sum() / weight.sum()

@@ -3,6 +3,7 @@
 Somebody of whom nothing is known gets what most users took, as from `popularity`.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from pydantic import Field
 from typing_extensions import TypeVar
 
 from itemic.data import Dataset, Query, Ragged, Ranking
-from itemic.errors import DataError
+from itemic.errors import ConfigError, DataError, did_you_mean
 from itemic.model import M
 from itemic.nn.topk import top_k
 from itemic.progress import report
@@ -65,14 +66,18 @@ class SequenceRecommender(VectorRecommender[C, M]):
     def query_vectors(self, query: Query) -> Float32[np.ndarray, "queries dim"]:
         """What `read` gives; zeros for empty histories, whose ranking is by popularity."""
         assert query.history is not None
-        histories = query.history.last(self.config.max_length)
-        told = np.flatnonzero(histories.lengths)
+        told = np.flatnonzero(query.history.lengths)
         vectors = np.zeros((len(query), self.item_vectors().shape[1]), np.float32)
         with torch.no_grad():
             for start in range(0, len(told), READ):
                 rows = told[start : start + READ]
-                vectors[rows] = self.read(histories.take(rows))
+                vectors[rows] = self.read_query(query.take(rows))
         return vectors
+
+    def read_query(self, query: Query) -> Float32[np.ndarray, "queries dim"]:
+        """What `read` gives for the histories of these requests; for systems that read more of them than items."""
+        assert query.history is not None
+        return self.read(query.history.last(self.config.max_length))
 
     def rank(self, query: Query, k: int = 10) -> Ranking:
         """As of any recommender; `reasons` says how many requests without a history were answered by popularity."""
@@ -115,3 +120,34 @@ def next_items(histories: Ragged, length: int) -> tuple[Ragged, Ragged]:
     first, last = np.zeros(len(windows.values), bool), np.zeros(len(windows.values), bool)
     first[windows.offsets[:-1]], last[windows.offsets[1:] - 1] = True, True
     return windows.keep(~last), windows.keep(~first)
+
+
+def kind_weights(train: Dataset, kinds: Mapping[str, float], system: str) -> Float32[np.ndarray, " rows"]:
+    """How much each interaction weighs as what is to be foreseen: the number of its kind, 0 where that is not named.
+
+    >>> data = Dataset.from_frame({"user": list("aaa"), "item": list("xyz"), "kind": ["view", "buy", "cart"]})
+    >>> kind_weights(data, {"buy": 1.0, "view": 0.25}, "sasrec").tolist()
+    [0.25, 1.0, 0.0]
+
+    Raises:
+        DataError: there is no kind column, or nothing of these kinds follows anything.
+        ConfigError: a kind does not occur; the message names those that do.
+    """
+    log = train.interactions
+    if log.kind is None:
+        raise DataError(
+            f"{system} cannot weigh kinds of interaction: {train.name} has no 'kind' column. Name it when importing "
+            "(--columns kind=NAME), or leave out kinds."
+        )
+    there = [kind for kind, n in zip(log.kinds, np.bincount(log.kind, minlength=len(log.kinds))) if n]
+    for kind in kinds:
+        if kind not in there:
+            near, listed = did_you_mean(kind, there), ", ".join(there)
+            raise ConfigError(
+                f"{system}: {train.name} has no interactions of the kind '{kind}'.{near} Kinds: {listed}."
+            )
+    weight = np.array([kinds.get(kind, 0) for kind in log.kinds], np.float32)[log.kind]
+    first = log.offsets[:-1][np.diff(log.offsets) > 0]
+    if not np.delete(weight, first).any():
+        raise DataError(f"nobody in {train.name} did anything before a {' or '.join(kinds)}. Name other kinds.")
+    return weight
