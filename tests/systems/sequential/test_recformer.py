@@ -354,13 +354,16 @@ def test_a_catalogue_without_texts_is_refused():
 
 
 def test_items_without_a_column_known_as_text_are_refused():
-    train = Dataset.from_frame(
-        {"user": [0, 0], "item": [1, 2], "timestamp": [1, 2]}, items={"item": [1, 2], "price": [3, 4]}
-    )
+    frame = {"user": [0, 0], "item": [1, 2], "timestamp": [1, 2]}
+    priced = Dataset.from_frame(frame, items={"item": [1, 2], "price": [3, 4]})
     with pytest.raises(
-        DataError, match=r"of the items of data is known as text. Name some \(--set fields=.*\): price."
+        DataError, match=r"of the items of data is known as text. Name some \(--set fields=.*\): price\."
     ):
-        model(fields=()).fit(train)
+        model(fields=()).fit(priced)
+    with pytest.raises(DataError, match=r"is known as text. Import items with titles \(--items FILE\)."):
+        model(fields=()).fit(Dataset.from_frame(frame))
+    with pytest.raises(DataError, match="items have no column 'prize'. Did you mean 'price'"):
+        model(fields=("prize",)).fit(priced)
 
 
 def test_a_text_model_that_reads_too_few_tokens_is_refused():

@@ -175,10 +175,9 @@ class Recformer(SequenceRecommender[Config, Network]):
     def survey(self, train: Dataset) -> None:
         config, fields = self.config, list(self.config.fields) or fields_of(train.items)
         if not fields:
-            listed = ", ".join(train.items.names) or "none"
-            raise DataError(
-                f"no column of the items of {train.name} is known as text. Name some (--set fields=[NAME]): {listed}."
-            )
+            there = ", ".join(train.items.names)
+            mend = f"Name some (--set fields=[NAME]): {there}." if there else "Import items with titles (--items FILE)."
+            raise DataError(f"no column of the items of {train.name} is known as text. {mend}")
         self._start = pretrained(config.start) if config.start is not None else None
         if self._start is not None:
             cutter, limit = self._start.vocabulary, self._start.shape["n_places"]
