@@ -109,6 +109,24 @@ def test_adam_adamw_and_sgd_are_those_of_torch():
         torch.testing.assert_close(module.weight, twin.weight)
 
 
+def test_adamw_takes_its_decay_off_tables_and_matrices_alone():
+    def start():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
+
+    def trained(weight_decay):
+        module = start()
+        x = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+        options = config(optimizer="adamw", weight_decay=weight_decay, epochs=1)
+        Trainer(module, [Stage("toy", options, lambda rng: [x], lambda x: {"toy": module(x).exp().mean()})]).fit()
+        return dict(module.named_parameters())
+
+    with_decay, without = trained(0.5), trained(0.0)
+    torch.testing.assert_close(without["0.weight"] - with_decay["0.weight"], 0.05 * start()[0].weight)
+    for name in ("0.bias", "1.weight", "1.bias"):
+        assert torch.equal(with_decay[name], without[name])
+
+
 def judged(values, **options):
     """A run whose weight is the number of epochs over and whose validation gives these values."""
     module, given = line(0.0), iter(values)

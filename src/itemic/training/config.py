@@ -14,7 +14,7 @@ class TrainingConfig(BaseModel):
     """Step size, the peak of the schedule. Adam's own default."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Pull of all weights towards 0: added to the gradient by adam and sgd, by rowadam for the rows it
-    moves, taken off the weights by adamw."""
+    moves, taken off the weights by adamw, which spares biases and norms (all that has one axis)."""
     batch_size: int = Field(default=1024, ge=1)
     """Examples a batch, over all processes where there are several."""
     epochs: int = Field(default=100, ge=1)

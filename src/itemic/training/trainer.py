@@ -267,9 +267,13 @@ class Trainer:
 
     def _optimizer(self, stage: Stage) -> torch.optim.Optimizer:
         if stage.name not in self.optimizers:
-            config = stage.config
+            config, parameters = stage.config, self._parameters(stage)
             options = {"lr": config.lr, "weight_decay": config.weight_decay}
-            self.optimizers[stage.name] = OPTIMIZERS[config.optimizer](self._parameters(stage), **options)
+            groups = [{"params": parameters}]
+            if config.optimizer == "adamw":
+                plain = [p for p in parameters if p.ndim < 2]
+                groups = [{"params": [p for p in parameters if p.ndim > 1]}, {"params": plain, "weight_decay": 0.0}]
+            self.optimizers[stage.name] = OPTIMIZERS[config.optimizer]([g for g in groups if g["params"]], **options)
         return self.optimizers[stage.name]
 
     def _scale(self, stage: Stage, n_batches: int | None) -> float:

@@ -4,10 +4,9 @@ Choose it when what somebody took is explained by what came before and after, an
 masked places teach it, so that it needs many more epochs than `sasrec`, which with the full softmax is as a rule at
 least as good. It learns a free vector per item and reads no content, so an item that was never trained on ranks last.
 Paper: Sun et al., CIKM 2019, arXiv:1904.06690. The set-up of its code: `positions="from_start"`, `sliding=0.5`,
-`mask_share` as below, batches of 256, adamw at 1e-4 with decay 0.01 (theirs spares biases and norms), warmup 100, a
-linear schedule and clip 5. The defaults are nearer to those of the replicability study, which found the paper's to be
-trained too briefly: Petrov and Macdonald, RecSys 2022, arXiv:2207.07483. Published set-ups and numbers:
-recipes/bert4rec/.
+`mask_share` as below, batches of 256, adamw at 1e-4 with decay 0.01, warmup 100, a linear schedule and clip 5. The
+defaults are nearer to those of the replicability study, which found the paper's to be trained too briefly: Petrov and
+Macdonald, RecSys 2022, arXiv:2207.07483. Published set-ups and numbers: recipes/bert4rec/.
 """
 
 from collections.abc import Iterator
