@@ -311,3 +311,17 @@ def test_sessions_become_users_of_a_new_dataset_split_by_sessions(tmp_path):
     assert (made["users"], made["interactions"], made["split"]["by"]) == (20, 60, "sessions")
     run("fit", "itemknn", tmp_path / "visits", "--out", tmp_path / "knn")
     assert run("rank", tmp_path / "knn", "--user", "ann/3", "--k", 1).stdout.startswith("rank")
+
+
+def test_rank_says_that_popularity_answered_somebody_without_a_history(tmp_path):
+    rows = [f"u{user},{item},{day}" for user in range(5) for day, item in enumerate("wxyz"[user % 2 :], start=1)]
+    (tmp_path / "log.csv").write_text("\n".join(["user,item,timestamp", *rows]) + "\n")
+    (tmp_path / "users.csv").write_text("user\n" + "\n".join(f"u{user}" for user in range(6)) + "\n")
+    run("data", "import", tmp_path / "log.csv", "--users", tmp_path / "users.csv", "--out", tmp_path / "log")
+    run("data", "split", tmp_path / "log", "--by", "last", "--valid", 0)
+    run("fit", "sasrec", tmp_path / "log", "--set", "dim=4", "--set", "training.epochs=1", "--out", tmp_path / "s")
+    said = "1 of 1 requests have no history: these lists are the most popular items"
+    done = run("rank", tmp_path / "s", "--user", "u5")
+    assert done.stderr.splitlines()[-1].endswith(said)
+    assert json.loads(run("rank", tmp_path / "s", "--user", "u5", "--json").stdout)["notes"] == [said]
+    assert "notes" not in json.loads(run("rank", tmp_path / "s", "--user", "u1", "--json").stdout)

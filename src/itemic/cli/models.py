@@ -290,7 +290,10 @@ def _answer(
             note(f"{model.entry.name} ranks by history and so has nothing to go by here; popularity ranks for anyone.")
         if not best:
             note("nothing is left to rank: every allowed item is in the history or excluded.")
-    return Output({"answers": documents}, lines)
+    for reason in ranking.reasons:
+        note(reason)
+    said = {"notes": list(ranking.reasons)} if ranking.reasons else {}
+    return Output({"answers": documents, **said}, lines)
 
 
 def _with_titles(cells: list[list[Any]]) -> list[str]:
