@@ -129,6 +129,16 @@ def test_the_gradient_of_attention_with_dropout_is_that_of_the_very_weights_that
     assert torch.autograd.gradcheck(seeded, (q, k, v, bias))
 
 
+@pytest.mark.parametrize("mask", [{"causal": True}, {"allow": torch.ones(1, 200, dtype=torch.bool)}, {}])
+def test_with_dropout_nothing_as_large_as_all_pairs_is_kept_for_the_gradient(mask):
+    x, kept = torch.randn(1, 1, 200, 8, requires_grad=True), []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda saved: kept.append(saved.numel()) or saved, lambda saved: saved
+    ):
+        attend(x, x, x, **mask, dropout=0.2).sum().backward()
+    assert max(kept) == 200 * 8 < 200 * 200
+
+
 def test_a_gradient_leaves_the_random_numbers_that_follow_alone():
     x = torch.randn(1, 1, 5, 4, requires_grad=True)
     after = []
