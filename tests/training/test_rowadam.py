@@ -11,7 +11,7 @@ from torch.nn.functional import embedding
 
 from itemic import threads
 from itemic.training import Stage, Trainer, TrainingConfig
-from itemic.training.adam import Adam
+from itemic.training.adam import SGD, Adam
 from itemic.training.rowadam import Options, RowAdam, Rows, _update_compiled, clip, update
 from itemic.training.state import checkpoints, remove_checkpoints
 
@@ -168,6 +168,19 @@ def test_adam_by_sparse_gradients_is_torchs_adam_by_dense_ones(dtype, decay):
     assert (ours - table(40, dtype=dtype)).abs().max() > 0.1
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_sgd_by_sparse_gradients_is_torchs_sgd_by_dense_ones(decay):
+    ours, dense = table(), table()
+    optimizers = [SGD([ours], lr=0.1, weight_decay=decay), torch.optim.SGD([dense], lr=0.1, weight_decay=decay)]
+    for rows, gradients in draws(ours):
+        ours.grad = sparse(ours, rows, gradients)
+        dense.grad = ours.grad.to_dense()
+        for optimizer in optimizers:
+            optimizer.step()
+    torch.testing.assert_close(ours, dense)
+    assert not ours.equal(table())
+
+
 def test_adam_takes_sparse_and_dense_gradients_side_by_side():
     ours, dense = [table(), table(3)], [table(), table(3)]
     optimizers = [Adam(ours, lr=0.1), torch.optim.Adam(dense, lr=0.1)]
@@ -193,7 +206,7 @@ def test_clipping_bounds_the_norm_of_sparse_and_dense_gradients_together():
     torch.testing.assert_close(named.grad.to_dense(), expected)
 
 
-OPTIMIZERS = pytest.mark.parametrize("optimizer", ["rowadam", "adam"])
+OPTIMIZERS = pytest.mark.parametrize("optimizer", ["rowadam", "adam", "sgd"])
 
 
 def fitted(folder=None, rows=True, resume=False, **options):

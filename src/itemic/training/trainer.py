@@ -20,7 +20,7 @@ from torch import Generator, Tensor, nn
 from itemic.errors import ConfigError, DataError, LoadError, TrainingDiverged
 from itemic.files import write_text
 from itemic.progress import report
-from itemic.training.adam import Adam
+from itemic.training.adam import SGD, Adam
 from itemic.training.config import TrainingConfig
 from itemic.training.processes import current
 from itemic.training.rowadam import RowAdam, clip
@@ -39,7 +39,7 @@ OPTIMIZERS = {
     "adam": Adam,
     "adamw": partial(torch.optim.AdamW, fused=True),
     "rowadam": RowAdam,
-    "sgd": partial(torch.optim.SGD, fused=True),
+    "sgd": SGD,
 }
 
 

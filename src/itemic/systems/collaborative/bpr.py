@@ -61,7 +61,7 @@ class BPR(FoldingRecommender[Config, Vectors]):
 
     def loss(self, batch: Triples) -> dict[str, Float[Tensor, ""]]:
         items = torch.cat([batch.item[:, None], batch.negatives], 1)
-        sparse = self.config.training.optimizer in ("adam", "rowadam")
+        sparse = self.config.training.optimizer != "adamw"  # torch's, which takes dense gradients alone
         found = inner_products(self.module.user, self.module.item, batch.user, items, sparse=sparse)
         loss = LOSSES[self.config.loss](found.inner[:, 0], found.inner[:, 1:])
         lengths = found.squared + found.squares[:, 0] + found.squares[:, 1:].mean(-1)
