@@ -4,10 +4,10 @@
 
 An epoch visits as many pairs as there are and draws a negative for each. `itemic, adam` has RecBole's optimiser, dense
 Adam, and its batch of 2,048; rowadam and sgd move the rows of a batch of 8,192. RecBole has its own defaults but the
-width, and `itemic, adam` was tried at one setting. Those of the others were chosen by the very Recall@20 shown, of
-nine tried for rowadam, three for sgd and eight for implicit, which flatters all three. First each runs a few epochs on 1 and on 2 threads,
-then all 50 on the better count, which are judged by the median epoch; loading and compiling are excluded. Every run has
-a process of its own.
+width, and `itemic, adam` was tried at one setting. Those of the others were chosen by the very Recall@20 shown, of nine
+tried for rowadam, three for sgd and eight for implicit, which flatters all three. First each runs a few epochs on 1 and
+on 2 threads, then all 50 on the better count, which are judged by the median epoch; loading and compiling are excluded.
+Every run has a process of its own.
 Targets: adam at least 4 times faster than RecBole, the fastest at least 10 times and within 3 times of implicit.
 """
 
