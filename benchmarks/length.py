@@ -13,6 +13,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -51,18 +52,28 @@ def peak() -> float:
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+def each(file: str, sizes: Sequence[int]) -> Iterator[tuple[int, dict[str, float]]]:
+    """What `measure` of this script finds for each size, in a process of its own."""
+    for size in sizes:
+        done = subprocess.run([sys.executable, file, str(size)], stdout=subprocess.PIPE, text=True, check=True)
+        yield size, json.loads(done.stdout.splitlines()[-1])
+
+
+def conditions() -> str:
+    return f"{os.environ.get('ITEMIC_THREADS', 'all')} threads; load {os.getloadavg()[0]:.1f}"
+
+
 def main() -> None:
     if len(sys.argv) > 1:
         print(json.dumps(measure(int(sys.argv[1]))))
         return
-    threads = os.environ.get("ITEMIC_THREADS", "all")
-    print(f"{HISTORIES} histories a batch; {threads} threads; load {os.getloadavg()[0]:.1f}")
+    print(f"{HISTORIES} histories a batch; {conditions()}")
     print(f"{'length':>8}{'peak, MB':>10}{'KB an item':>12}{'s a step':>10}")
-    for length in LENGTHS:
-        done = subprocess.run([sys.executable, __file__, str(length)], stdout=subprocess.PIPE, text=True, check=True)
-        found = json.loads(done.stdout.splitlines()[-1])
-        each = 1e3 * found["megabytes"] / (HISTORIES * length)
-        print(f"{length:>8,}{found['megabytes']:>10.0f}{each:>12.1f}{found['seconds']:>10.2f}", flush=True)
+    for length, found in each(__file__, LENGTHS):
+        held = found["megabytes"]
+        print(
+            f"{length:>8,}{held:>10.0f}{1e3 * held / (HISTORIES * length):>12.1f}{found['seconds']:>10.2f}", flush=True
+        )
 
 
 if __name__ == "__main__":

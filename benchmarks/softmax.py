@@ -8,12 +8,10 @@ bytes, and a plain cross-entropy holds three of them: logits, their logarithms o
 """
 
 import json
-import os
-import subprocess
 import sys
 import time
 
-from length import peak
+from length import conditions, each, peak
 
 ITEMS, DIM = 1_000_000, 64
 TOKENS = (512, 2048)
@@ -39,12 +37,9 @@ def main() -> None:
     if len(sys.argv) > 1:
         print(json.dumps(measure(int(sys.argv[1]))))
         return
-    threads = os.environ.get("ITEMIC_THREADS", "all")
-    print(f"{ITEMS:,} items, d = {DIM}; {threads} threads; load {os.getloadavg()[0]:.1f}")
+    print(f"{ITEMS:,} items, d = {DIM}; {conditions()}")
     print(f"{'tokens':>8}{'peak, MB':>10}{'logits, MB':>12}{'CPU, s':>9}")
-    for n_tokens in TOKENS:
-        done = subprocess.run([sys.executable, __file__, str(n_tokens)], stdout=subprocess.PIPE, text=True, check=True)
-        found = json.loads(done.stdout.splitlines()[-1])
+    for n_tokens, found in each(__file__, TOKENS):
         logits = 4 * n_tokens * ITEMS / 1e6
         print(f"{n_tokens:>8,}{found['megabytes']:>10.0f}{logits:>12,.0f}{found['seconds']:>9.1f}", flush=True)
 

@@ -267,7 +267,7 @@ def _times(
 
 
 def _compiles(values: Tensor, x: Tensor) -> bool:
-    return values.is_cpu and x.is_cpu and values.dtype == x.dtype and not values.requires_grad
+    return values.is_cpu and x.is_cpu and values.dtype == x.dtype
 
 
 def _compiled(

@@ -17,7 +17,38 @@ LONGEST = 30_000
 """Steps after which the moments of a row without a gradient have vanished, for any usual beta."""
 
 
-class Adam(torch.optim.Adam):
+class _BySparse(torch.optim.Optimizer):
+    """What lies over one of torch's optimisers that takes dense gradients alone: `_move` steps by sparse ones.
+
+    A sparse gradient is made dense where weight decay gives all rows one, and where `_takes` says no.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        moved = []
+        for group in self.param_groups:
+            for weight in group["params"]:
+                gradient = weight.grad
+                if gradient is None or not gradient.is_sparse:
+                    continue
+                if group["weight_decay"] or not self._takes(weight):
+                    weight.grad = gradient.to_dense()
+                    continue
+                self._move(weight, gradient, group)
+                moved.append((weight, gradient))
+                weight.grad = None
+        super().step()
+        for weight, gradient in moved:
+            weight.grad = gradient
+
+    def _takes(self, weight: Tensor) -> bool:
+        raise NotImplementedError
+
+    def _move(self, weight: nn.Parameter, gradient: Tensor, group: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+
+class Adam(_BySparse, torch.optim.Adam):
     """torch's fused Adam, which also takes sparse gradients: rows that they do not name have a gradient of 0.
 
     Such rows move too, by their moments alone, so a step still reads the whole table; it writes no moments but those of
@@ -38,23 +69,8 @@ class Adam(torch.optim.Adam):
     def __init__(self, params: Iterable[nn.Parameter], lr: float = 1e-3, weight_decay: float = 0.0) -> None:
         super().__init__(params, lr=lr, weight_decay=weight_decay, fused=True)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        moved = []
-        for group in self.param_groups:
-            for weight in group["params"]:
-                gradient = weight.grad
-                if gradient is None or not gradient.is_sparse:
-                    continue
-                if group["weight_decay"] or not compiles(weight):
-                    weight.grad = gradient.to_dense()
-                    continue
-                self._move(weight, gradient, group)
-                moved.append((weight, gradient))
-                weight.grad = None
-        super().step()
-        for weight, gradient in moved:
-            weight.grad = gradient
+    def _takes(self, weight: Tensor) -> bool:
+        return compiles(weight)
 
     def _move(self, weight: nn.Parameter, gradient: Tensor, group: dict[str, Any]) -> None:
         from itemic.training._adam_kernels import gather, table_update
@@ -76,7 +92,7 @@ class Adam(torch.optim.Adam):
         threads.over(lambda begin, end: table_update(begin, end, *arguments), len(table), least=2048)
 
 
-class SGD(torch.optim.SGD):
+class SGD(_BySparse, torch.optim.SGD):
     """torch's fused SGD, which also takes sparse gradients: a step then costs as much as the rows they name.
 
     >>> weight = nn.Parameter(torch.ones(3, 1))
@@ -90,23 +106,11 @@ class SGD(torch.optim.SGD):
     def __init__(self, params: Iterable[nn.Parameter], lr: float = 1e-3, weight_decay: float = 0.0) -> None:
         super().__init__(params, lr=lr, weight_decay=weight_decay, fused=True)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        moved = []
-        for group in self.param_groups:
-            for weight in group["params"]:
-                gradient = weight.grad
-                if gradient is None or not gradient.is_sparse:
-                    continue
-                if group["weight_decay"]:
-                    weight.grad = gradient.to_dense()
-                    continue
-                weight.index_add_(0, *named_rows(gradient), alpha=-group["lr"])
-                moved.append((weight, gradient))
-                weight.grad = None
-        super().step()
-        for weight, gradient in moved:
-            weight.grad = gradient
+    def _takes(self, weight: Tensor) -> bool:
+        return True
+
+    def _move(self, weight: nn.Parameter, gradient: Tensor, group: dict[str, Any]) -> None:
+        weight.index_add_(0, *named_rows(gradient), alpha=-group["lr"])
 
 
 @cache

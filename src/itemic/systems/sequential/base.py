@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float32
 from pydantic import Field
 from typing_extensions import TypeVar
 
-from itemic.data import Dataset, Query, Ragged, Ranking
+from itemic.data import Dataset, Query, Ragged, Ranking, Table
 from itemic.errors import ConfigError, DataError, did_you_mean
 from itemic.model import M
 from itemic.nn.topk import top_k
@@ -58,6 +58,10 @@ class SequenceRecommender(VectorRecommender[C, M]):
 
     def finish(self) -> None:
         self.tables["taken_by"] = self._taken_by.astype(np.float32)
+
+    def encode_items(self, items: Table) -> None:
+        """Nobody took them yet; a system that ranks new items adds to this what it makes of them."""
+        self.tables["taken_by"] = np.append(self.tables["taken_by"], np.zeros(len(items), np.float32))
 
     def read(self, histories: Ragged) -> Float32[np.ndarray, "histories dim"]:
         """The vector of what comes next after each of these histories, none empty, none longer than `max_length`."""

@@ -323,8 +323,8 @@ class M2TRec(SequenceRecommender[Config, Network]):
     def encode_items(self, items: Table) -> None:
         features = self.read_features
         require((feature.column for feature in features), items, self.entry.name)
+        super().encode_items(items)
         self.tables["item"] = np.concatenate([self.tables["item"], self._vectors(Items.of(features, items))])
-        self.tables["taken_by"] = np.append(self.tables["taken_by"], np.zeros(len(items), np.float32))
 
     def read(self, histories: Ragged) -> Float32[np.ndarray, "histories dim"]:
         states = self._states(histories)

@@ -312,9 +312,10 @@ class Recformer(SequenceRecommender[Config, Network]):
 
     def encode_items(self, items: Table) -> None:
         require(self.shape["fields"], items, self.entry.name)
-        new, old, nobody = self.sentences(items), self.tables, np.zeros(len(items), np.float32)
-        more = {**new._asdict(), "bounds": old["bounds"][-1] + new.bounds[1:], "taken_by": nobody}
-        self.tables = {name: np.concatenate([old[name], more[name]]) for name in old}
+        super().encode_items(items)
+        old, new = self.tables, self.sentences(items)
+        more = new._replace(bounds=old["bounds"][-1] + new.bounds[1:])._asdict()
+        self.tables = old | {name: np.concatenate([old[name], more[name]]) for name in more}
         known = self.weights["vectors"]
         vectors = self.read(alone(np.arange(len(known), len(known) + len(items), dtype=np.int32)))
         self.weights = self.weights | {"vectors": np.concatenate([known, vectors])}
@@ -331,6 +332,8 @@ def answering(module: nn.Module) -> Iterator[None]:
     """Inside, nothing falls away by dropout; behind it, what was trained before is so again."""
     trained = [part for part in module.modules() if part.training]
     module.eval()
-    yield
-    for part in trained:
-        part.training = True
+    try:
+        yield
+    finally:
+        for part in trained:
+            part.training = True
