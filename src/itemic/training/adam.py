@@ -77,7 +77,7 @@ class Adam(_BySparse, torch.optim.Adam):
 
         table, state = weight.detach(), self.state[weight]
         if not state:
-            state |= {"mean": torch.zeros_like(table), "square": torch.zeros_like(table)}
+            state |= {"mean": torch.zeros_like(table), "root": torch.zeros_like(table)}
             state |= {"last": torch.zeros(len(table), dtype=torch.int32), "step": torch.tensor(0.0)}
         state["last"] = state["last"].int()  # loading a state gives its tensors the weight's type
         state["step"] += 1
@@ -86,7 +86,7 @@ class Adam(_BySparse, torch.optim.Adam):
         scale, spread = group["lr"] / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
         sums, first = gradients.contiguous().numpy(), np.full(len(table), -1, np.int32)
         gather(first, rows.numpy(), sums)
-        kept = [x.numpy() for x in (table, state["mean"], state["square"], state["last"])]
+        kept = [x.numpy() for x in (table, state["mean"], state["root"], state["last"])]
         numbers = [np.float32(x) for x in (scale, spread, beta1, beta2, group["eps"])]
         arguments = first, *kept, sums, _fade(beta1), _fade(beta2), step, *numbers
         threads.over(lambda begin, end: table_update(begin, end, *arguments), len(table), least=2048)
@@ -110,7 +110,13 @@ class SGD(_BySparse, torch.optim.SGD):
         return True
 
     def _move(self, weight: nn.Parameter, gradient: Tensor, group: dict[str, Any]) -> None:
-        weight.index_add_(0, *named_rows(gradient), alpha=-group["lr"])
+        rows, gradients = named_rows(gradient)
+        if not compiles(weight):
+            weight.index_add_(0, rows, gradients, alpha=-group["lr"])
+            return
+        from itemic.training._adam_kernels import subtract
+
+        subtract(weight.detach().numpy(), rows.numpy(), gradients.contiguous().numpy(), np.float32(group["lr"]))
 
 
 @cache
