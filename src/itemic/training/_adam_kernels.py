@@ -41,31 +41,33 @@ def row_update(begin, end, first, weight, mean, square, filled, rows, gradients,
 
 @njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
 def table_update(
-    begin, end, first, weight, mean, root, last, gradients, fade1, fade2, step, scale, spread, beta1, beta2, eps
+    begin, end, first, weight, pull, root, last, least, gradients, fade1, fade2, step, scale, beta1, beta2, eps
 ):
     """Step number `step` of Adam for the rows from `begin` to `end`, after `gather`; without a place, a gradient of 0.
 
-    `root` is the root of the second moment. Moments are written where a gradient is; `last` says at which step that
-    was, since when they have shrunk by `fade1[age]` and `fade2[age]`. `scale` is lr / (1 - beta1^step), `spread`
-    1 / sqrt(1 - beta2^step), in float32.
+    `root` is the root of the second moment and `pull` the first one over `root` + `least`: all as they were at the step
+    `last`, since when the moments have shrunk by `fade1[age]` and `fade2[age]`. With c = sqrt(1 - beta2^step), `scale`
+    is lr c / (1 - beta1^step) and `eps` Adam's times c; all of it float32.
     """
     new1, new2 = np.float32(1) - beta1, np.float32(1) - beta2
     for row in range(begin, end):
         age = min(step - last[row], len(fade1) - 1)
         left1, left2 = fade1[age], fade2[age]
-        w, m, r = weight[row], mean[row], root[row]
+        w, p = weight[row], pull[row]
         if first[row] >= 0:  # with the branches the other way round the loops are not vectorised
-            g = gradients[first[row]]
+            r, g, then = root[row], gradients[first[row]], least[row]  # r named above the branch halves the speed below
             for j in range(len(w)):
-                first_moment = left1 * m[j] + new1 * g[j]
+                first_moment = left1 * (p[j] * (r[j] + then)) + new1 * g[j]
                 second_moment = left2 * (r[j] * r[j]) + new2 * (g[j] * g[j])
-                m[j], r[j] = first_moment, np.sqrt(second_moment)
-                w[j] -= scale * first_moment / (r[j] * spread + eps)
-            last[row] = step
-        else:  # nearly all rows: no root is drawn
-            pull, grown = scale * left1, spread * np.sqrt(left2)
+                new_root = np.sqrt(second_moment)
+                new_pull = first_moment / (new_root + eps)
+                p[j], r[j] = new_pull, new_root
+                w[j] -= scale * new_pull
+            last[row], least[row] = step, eps
+        else:  # nearly all rows: no root is drawn, and one table less is read
+            share = scale * left1 / np.sqrt(left2)
             for j in range(len(w)):
-                w[j] -= pull * m[j] / (r[j] * grown + eps)
+                w[j] -= share * p[j]
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})

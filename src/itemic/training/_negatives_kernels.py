@@ -8,12 +8,13 @@ from numba import njit
 def taken(keys, sieve, shift, factor, known, places):
     """Writes the places of those keys that are among the `known`, sorted, into `places`; how many they are.
 
-    `sieve` says of each hash whether a known key has it, which clears most keys by one look-up.
+    `sieve` has a bit for each hash, set where a known key has it: one look-up clears most keys.
     """
-    n, mask = 0, len(sieve) - 1
+    n, mask = 0, 8 * len(sieve) - 1
     for at in range(len(keys)):
         key = keys[at]
-        if sieve[(key * factor >> shift) & mask]:
+        bit = (key * factor >> shift) & mask
+        if sieve[bit >> 3] >> (bit & 7) & 1:
             place = np.searchsorted(known, key)
             if place < len(known) and known[place] == key:
                 places[n] = at

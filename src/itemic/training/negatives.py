@@ -12,7 +12,7 @@ from itemic.errors import DataError
 ROUNDS = 16
 """How often items taken are drawn anew before the few left are drawn from the user's own list of the rest."""
 BITS = 24
-"""Bits of a hash in the filter, at most: 16 MB, of which a million pairs fill 6 %."""
+"""Bits of a hash in the filter, at most: 2 MB, of which a million pairs fill 6 %."""
 GOLDEN = -7046029254386353131
 """2^64 over the golden ratio, as int64: its multiples are spread evenly (Fibonacci hashing)."""
 
@@ -54,9 +54,10 @@ class Negatives:
         self._full = lengths == int((self._weights > 0).sum())
         self._any_full = bool(self._full.any())
         # One lookup in a table of hashes clears most draws; only the others are searched for among the sorted keys.
-        self._shift = 64 - min(BITS, max(1, 16 * len(keys)).bit_length())
-        self._filter = torch.zeros(1 << (64 - self._shift), dtype=torch.bool)
-        self._filter[self._hash(self._keys)] = True
+        self._shift = 64 - min(BITS, max(8, 16 * len(keys)).bit_length())
+        known = np.zeros(1 << (64 - self._shift), np.bool_)
+        known[(keys * GOLDEN >> self._shift) & (len(known) - 1)] = True
+        self._filter = np.packbits(known, bitorder="little")
 
     def draw(self, users: Int[Tensor, " batch"], n: int, rng: Generator) -> Int64[Tensor, "batch {n}"]:
         """n items for each user, with repeats.
@@ -109,11 +110,8 @@ class Negatives:
         from itemic.training._negatives_kernels import taken
 
         places = torch.empty_like(keys)
-        arrays = keys.numpy(), self._filter.numpy(), self._shift, GOLDEN, self._keys.numpy()
+        arrays = keys.numpy(), self._filter, self._shift, GOLDEN, self._keys.numpy()
         return places[: taken(*arrays, places.numpy())]
-
-    def _hash(self, keys: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
-        return (keys * GOLDEN >> self._shift) & ((1 << (64 - self._shift)) - 1)
 
     def _rest(self, user: int, n: int, rng: Generator) -> Int64[Tensor, " n"]:
         """n draws from the list of all items that the user did not take."""
