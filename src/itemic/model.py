@@ -204,7 +204,7 @@ class Model(Generic[C, M]):
                 f"the validation part of {train.name} has nothing to be found. Raise its share, or fit without."
             )
         threads.count()  # decided before a library is loaded that would take all CPUs
-        start = time.perf_counter()
+        start, self.fitted_on = time.perf_counter(), {}
         self.weights, self.tables, self.shape, self.vocabulary, self._module = {}, {}, {}, {}, None
         self._catalogue = train.catalogue
         for role in self.declared:
@@ -224,9 +224,9 @@ class Model(Generic[C, M]):
         self.finish()
         self.histories = train.interactions.histories()
         whole = train.origin or {"name": train.name, "fingerprint": train.fingerprint, "split": None, "part": "all"}
-        trained = {k: self.fitted_on[k] for k in ("epochs", "best_epoch", "curve") if k in self.fitted_on}
+        trained, seconds = self.fitted_on, time.perf_counter() - start
         self.fitted_on = {**whole, "train_fingerprint": train.fingerprint, "interactions": len(train.interactions)}
-        self.fitted_on |= {"seconds": round(time.perf_counter() - start, 3), **trained}
+        self.fitted_on |= {"seconds": round(seconds + trained.pop("seconds_before", 0.0), 3), **trained}
         return self
 
     def _fit_part(self, role: str, train: Dataset, valid: EvalSet | None) -> None:
@@ -288,6 +288,7 @@ class Model(Generic[C, M]):
         self._take_weights()
         curve = [line for line in at.history if any("@" in name for name in line)]
         self.fitted_on = {"epochs": at.epochs_run, "best_epoch": at.best_epoch, "curve": curve}
+        self.fitted_on["seconds_before"] = trainer.seconds_before
 
     def _take_weights(self) -> None:
         """Makes `weights` the arrays of the module; on a CPU they share its memory."""

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from itemic.data import TEST, TRAIN, VALID, Dataset
-from itemic.errors import ConfigError, DataError
+from itemic.errors import ConfigError, DataError, LoadError
 from itemic.evaluation import evaluate, reproduce, reproduce_list
 from itemic.evaluation.recipes import Recipe, all_recipes, find_recipe, merged, recipes_folder
 from itemic.evaluation.reproduce import data_of, measure
@@ -250,6 +250,34 @@ def test_where_there_is_a_validation_part_it_stops_training_and_nothing_is_fitte
     assert (facts["stop"]["on"], facts["stop"]["epochs"]) == ("the validation part", [3])
     assert facts["config"]["training"]["metric"] == facts["stop"]["metric"] == "mrr@7"
     assert "mrr@7" in facts["curve"][0]
+
+
+def test_a_run_that_was_cut_off_goes_on_where_it_was(data, tmp_path, monkeypatch):
+    options = {"training": {"epochs": 6, "checkpoint_steps": 1}}
+    asked = recipe(system="toy-clock", config=options, stop={"metric": "ndcg@5"}, seeds=[0, 1])
+    begun, on_epoch = [], Clock.on_epoch
+
+    def cut(model, epoch):
+        begun.append((model.config.seed, epoch))
+        if begun[-1] == (1, 4) and begun.count((1, 4)) == 1:
+            raise KeyboardInterrupt
+        on_epoch(model, epoch)
+
+    monkeypatch.setattr(Clock, "on_epoch", cut)
+    with pytest.raises(KeyboardInterrupt):
+        measure(asked, data, tmp_path)
+    cut_off = len(begun)
+    facts = measure(asked, data, tmp_path)
+    assert begun[cut_off:] == [(1, 4), (1, 5)]  # the first seed is kept whole
+    assert facts["stop"]["epochs"] == [3, 3]
+    assert without_seconds(facts) == without_seconds(measure(asked, data))
+    other = recipe(system="toy-clock", config={"training": {"epochs": 5}}, stop={"metric": "ndcg@5"})
+    with pytest.raises(LoadError, match="0 holds a model with another config or of other data"):
+        measure(other, data, tmp_path)
+
+
+def without_seconds(facts):
+    return json.loads(json.dumps(facts), object_hook=lambda o: {k: v for k, v in o.items() if k != "seconds"})
 
 
 def test_a_search_over_a_trained_system_stops_each_setting_and_takes_options_by_path(data):

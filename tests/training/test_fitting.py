@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import count
 
 import numpy as np
 import pytest
@@ -110,13 +111,16 @@ def cut(data, folder, at=12, **options):
         Cut(**options).fit(data.train, data.valid, folder=folder)
 
 
-def test_a_resumed_fit_gives_the_same_model_and_curve(data, tmp_path):
+def test_a_resumed_fit_gives_the_same_model_and_curve_and_all_the_time_taken(data, tmp_path, monkeypatch):
     whole = Trained().fit(data.train, data.valid)
-    cut(data, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("itemic.training.trainer.time.monotonic", count(0, 40).__next__)
+        cut(data, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir())[1:] == ["step-000000005", "step-000000010"]
     again = Trained().fit(data.train, data.valid, folder=tmp_path, resume=True)
     np.testing.assert_array_equal(again.weights["score"], whole.weights["score"])
     assert again.fitted_on["curve"] == whole.fitted_on["curve"]
+    assert again.fitted_on["seconds"] > 100 > whole.fitted_on["seconds"]
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert lines == whole.fitted_on["curve"]
 

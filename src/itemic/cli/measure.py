@@ -127,8 +127,11 @@ REPRODUCE_EXAMPLES = ["itemic reproduce --list", "itemic reproduce ease lastfm-l
 @click.argument("system", required=False)
 @click.argument("dataset", required=False)
 @click.option("--variant", help="Another recipe of the same system and data set.")
+@click.option("--folder", type=click.Path(), help="Keep checkpoints here; the same command then goes on from them.")
 @click.option("--list", "listing", is_flag=True, help="List all recipes with published, measured and ratio.")
-def reproduce(system: str | None, dataset: str | None, variant: str | None, listing: bool) -> Output:
+def reproduce(
+    system: str | None, dataset: str | None, variant: str | None, folder: str | None, listing: bool
+) -> Output:
     """Run the published set-up of SYSTEM on DATASET and write what it measured to results/."""
     from itemic.evaluation import reproduce as run
     from itemic.evaluation import reproduce_list
@@ -139,7 +142,7 @@ def reproduce(system: str | None, dataset: str | None, variant: str | None, list
         return Output(rows, table(cells, ["recipe", "metric", "published", "measured", "ratio"], left=2))
     if system is None or dataset is None:
         raise click.UsageError("give a system and a data set, or --list.")
-    path = run(system, dataset, variant)
+    path = run(system, dataset, variant, folder=folder)
     result = json.loads(path.read_text())
     cells = [[name, _four(m["published"]), _four(m["value"])] for name, m in result["metrics"].items()]
     return Output(result, [*table(cells, ["metric", "published", "measured"]), f"wrote {path}"])

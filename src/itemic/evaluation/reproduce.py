@@ -14,7 +14,7 @@ from itemic import registry, threads
 from itemic.data import TRAIN, VALID, Dataset, EvalSet
 from itemic.data.readers.known import known_set
 from itemic.data.splits import split
-from itemic.errors import ConfigError, DataError
+from itemic.errors import ConfigError, DataError, LoadError
 from itemic.evaluation.protocols import Result, evaluate
 from itemic.evaluation.recipes import Recipe, Search, Stop, all_recipes, find_recipe, merged
 from itemic.evaluation.significance import intervals
@@ -54,19 +54,29 @@ class Run(NamedTuple):
         return float(np.mean([result[metric] for result in self.results]))
 
 
-def reproduce(system: str, dataset: str, variant: str | None = None, *, results: str | Path = "results") -> Path:
+def reproduce(
+    system: str,
+    dataset: str,
+    variant: str | None = None,
+    *,
+    results: str | Path = "results",
+    folder: str | Path | None = None,
+) -> Path:
     """The file with what the recipe gave, `results/<system>__<dataset>[__<variant>].json`.
 
-    The data set is read from $ITEMIC_DATA, ../shared/data where that is not set.
+    The data set is read from $ITEMIC_DATA, ../shared/data where that is not set. Given a `folder`, models and
+    checkpoints are kept there, and a run that was cut off goes on from them when it is asked for again.
 
     Raises:
         ConfigError: there is no such recipe, or it names options that do not exist.
         DataError: the data set is not there.
+        LoadError: the folder is of another recipe, or damaged.
         SaveError: the result cannot be written.
     """
     recipe = find_recipe(system, dataset, variant)
     path = result_path(recipe, results)
-    write_text(path, json.dumps(measure(recipe, data_of(recipe)), indent=1) + "\n")
+    facts = measure(recipe, data_of(recipe), Path(folder) / path.stem if folder is not None else None)
+    write_text(path, json.dumps(facts, indent=1) + "\n")
     return path
 
 
@@ -102,14 +112,14 @@ def data_of(recipe: Recipe) -> Dataset:
     return Dataset.open(folder) if (folder / "manifest.json").exists() else known_set(folder)
 
 
-def measure(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
-    """The result of a recipe on its data, as it is written to its file."""
+def measure(recipe: Recipe, dataset: Dataset, folder: Path | None = None) -> dict[str, Any]:
+    """The result of a recipe on its data, as it is written to its file; `folder` is where unfinished work is kept."""
     divisions = [_divided(recipe, dataset, seed) for seed in recipe.split.seeds()]
     config, searched = recipe.config, None
     if recipe.search is not None:
         config, searched = search(recipe, divisions[0], recipe.search)
     metrics = list(recipe.metrics)
-    run = _run(recipe, config, divisions, metrics)
+    run = _run(recipe, config, divisions, metrics, folder)
     spread = intervals({metric: run.per_user(metric) for metric in metrics})
     first = run.results[0]
     document: dict[str, Any] = {
@@ -145,7 +155,7 @@ def measure(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
     if recipe.beside:
         document["beside"] = {}
     for name, changes in recipe.beside.items():
-        other = _run(recipe, merged(config, changes), divisions, metrics)
+        other = _run(recipe, merged(config, changes), divisions, metrics, folder and folder / name)
         values = {metric: _rounded(other.mean(metric)) for metric in metrics}
         document["beside"][name] = {"metrics": values, "seconds": round(other.seconds, 3), "config": other.config}
     return document | {"note": recipe.note}
@@ -173,12 +183,14 @@ def search(recipe: Recipe, division: Division, how: Search) -> tuple[dict[str, A
     return merged(recipe.config, best["config"]), facts
 
 
-def stopping_epoch(recipe: Recipe, config: dict[str, Any], train: Dataset, how: Stop) -> dict[str, Any]:
+def stopping_epoch(
+    recipe: Recipe, config: dict[str, Any], train: Dataset, how: Stop, folder: Path | None = None
+) -> dict[str, Any]:
     """The best epoch on a validation part drawn from the train part, and the curve that shows it."""
     known: Any = registry.find(recipe.system)
     carved = split(train, by=how.by, test=how.holdout, valid=0, seed=how.seed)
     seed = {"seed": recipe.seeds[0]} if "seed" in known.Config.model_fields else {}
-    facts = known(**config, **seed).fit(carved.train, carved.test).fitted_on
+    facts = _fitted(known(**config, **seed), carved.train, carved.test, folder).fitted_on
     what = "of the train users" if how.by == "users" else "of each user's train interactions"
     return _stopped(how.metric, f"{100 * how.holdout:g} % {what}, seed {how.seed}", [facts])
 
@@ -209,7 +221,13 @@ def _divided(recipe: Recipe, dataset: Dataset, seed: int) -> Division:
     return Division(whole.train, valid, whole.test)
 
 
-def _run(recipe: Recipe, config: dict[str, Any], divisions: Sequence[Division], metrics: Sequence[str]) -> Run:
+def _run(
+    recipe: Recipe,
+    config: dict[str, Any],
+    divisions: Sequence[Division],
+    metrics: Sequence[str],
+    folder: Path | None = None,
+) -> Run:
     known: Any = registry.find(recipe.system)
     seeded = "seed" in known.Config.model_fields
     if len(recipe.seeds) > 1 and not seeded:
@@ -221,11 +239,12 @@ def _run(recipe: Recipe, config: dict[str, Any], divisions: Sequence[Division], 
             raise ConfigError(f"{recipe.name}: {recipe.system} is not trained in epochs. Leave out the key 'stop'.")
         config = merged(config, {"training.metric": recipe.stop.metric})
         if divisions[0].valid is None:
-            stopped = stopping_epoch(recipe, config, divisions[0].train, recipe.stop)
+            stopped = stopping_epoch(recipe, config, divisions[0].train, recipe.stop, folder and folder / "stop")
             config = merged(config, {"training": {"epochs": stopped["stop"]["epochs"][0], "patience": None}})
     results, users, facts, dump = [], [], [], {}
-    for division, seed in itertools.product(divisions, recipe.seeds):
-        model = known(**{**config, **({"seed": seed} if seeded else {})}).fit(division.train, division.valid)
+    for n, (division, seed) in enumerate(itertools.product(divisions, recipe.seeds)):
+        model = known(**{**config, **({"seed": seed} if seeded else {})})
+        model = _fitted(model, division.train, division.valid, folder and folder / str(n))
         results.append(evaluate(model, division.test, metrics, protocol=recipe.protocol))
         users.append(np.arange(len(division.test)) if division.test.users is None else division.test.users)
         facts.append(model.fitted_on)
@@ -233,6 +252,23 @@ def _run(recipe: Recipe, config: dict[str, Any], divisions: Sequence[Division], 
     if facts[0].get("curve"):
         stopped = _stopped(dump["training"]["metric"], "the validation part", facts)
     return Run(results, users, float(np.mean([fact["seconds"] for fact in facts])), dump, stopped)
+
+
+def _fitted(model: Any, train: Dataset, valid: EvalSet | None, folder: Path | None) -> Any:
+    """The model, fitted; as kept in the folder where it was fitted before, from its checkpoint where it was cut off."""
+    if folder is None:
+        return model.fit(train, valid)
+    if (folder / "model").is_dir():
+        kept = type(model).load(folder / "model")
+        if kept.config != model.config or kept.fitted_on["train_fingerprint"] != train.fingerprint:
+            raise LoadError(f"{folder} holds a model with another config or of other data. Remove it, or name another.")
+        return kept
+    if "training" in type(model).Config.model_fields:
+        model.fit(train, valid, folder=folder, resume=any(folder.glob("step-*")))
+    else:
+        model.fit(train, valid)
+    model.save(folder / "model")
+    return model
 
 
 def _stopped(metric: str, on: str, facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

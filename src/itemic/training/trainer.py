@@ -122,7 +122,9 @@ class Trainer:
         self._trainable = {id(p) for p in module.parameters() if p.requires_grad}
         self._epoch_rng = self.rng.get_state()
         self._best: dict[str, Tensor] = {}
-        self._saved = time.monotonic()
+        self._saved = self._began = time.monotonic()
+        self.seconds_before = 0.0
+        """What a resumed run had taken up to its checkpoint."""
         trains: dict[str, Sequence[str]] = {}
         for stage in self.stages:
             if trains.setdefault(stage.name, stage.trains) != stage.trains:
@@ -326,6 +328,7 @@ class Trainer:
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "epoch_rng": self._epoch_rng,
             "random": random_state(),
+            "seconds": self.seconds_before + time.monotonic() - self._began,
         }
 
     def _resume(self) -> None:
@@ -346,7 +349,7 @@ class Trainer:
         named = {stage.name: stage for stage in self.stages}
         for name, optimizer in state["optimizers"].items():
             self._optimizer(named[name]).load_state_dict(optimizer)
-        self._epoch_rng = state["epoch_rng"]
+        self._epoch_rng, self.seconds_before = state["epoch_rng"], state["seconds"]
         restore_random_state(state["random"])
 
 
