@@ -280,6 +280,19 @@ def without_seconds(facts):
     return json.loads(json.dumps(facts), object_hook=lambda o: {k: v for k, v in o.items() if k != "seconds"})
 
 
+def test_a_result_tells_rare_items_from_well_known_ones(data):
+    asked = recipe(split={"by": "items", "test": 0.3, "valid": 0}, metrics={"recall@5": None})
+    assert "by_interactions" not in measure(asked, data)  # all are new there
+    first, last = [*"ppppp", "s", "s", "q"], [*"qqqqq", "p", "p", "p"]  # v, the validation item, stands between
+    items = [item for pair in zip(first, last) for item in (pair[0], "v", pair[1])]
+    few = Dataset.from_frame({"user": np.repeat(range(8), 3), "item": items, "time": range(24)}, name="few")
+    facts = measure(recipe(split={"by": "last"}, metrics={"recall@1": None, "mrr@3": None}), few)
+    assert facts["by_interactions"] == {
+        "1 to 4": {"queries": 5, "recall@1": 0.0, "mrr@3": 0.5},  # q stands behind s
+        "5 or more": {"queries": 3, "recall@1": 1.0, "mrr@3": 1.0},
+    }
+
+
 def test_a_search_over_a_trained_system_stops_each_setting_and_takes_options_by_path(data):
     grid = {"training.epochs": [1, 6], "good": [2]}
     search = {"metric": "ndcg@5", "grid": grid}

@@ -1,14 +1,15 @@
 """What a comparison's lists are like beyond being right, and for whom and for which items they are right."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
+from jaxtyping import Bool, Int32
 
 from itemic import metrics as formulas
-from itemic.data import Dataset, Ragged, Table
+from itemic.data import Dataset, EvalSet, Ragged, Table
 from itemic.data.columns import first_named
 
 if TYPE_CHECKING:
@@ -101,16 +102,19 @@ def _by_items(comparison: "Comparison") -> Iterator[Slice]:
     counts, test, metric = item_counts(comparison.dataset), comparison.test, comparison.metrics[0]
     masks = {f"{name} items": m for name, m in {**formulas.by_popularity(counts), **formulas.by_warmth(counts)}.items()}
     for name, mask in masks.items():
-        relevant = formulas.only(test.relevant, mask)
-        grades = None if test.grades is None else test.grades[mask[test.relevant.values]]
-        n = int((relevant.lengths > 0).sum())
-        if n == 0:
-            continue
-        values = {}
-        for row in comparison.rows:
-            found = formulas.evaluate_lists(row.result.lists, relevant, metrics=[metric], grades=grades)[metric]
-            values[row.name] = float(np.nanmean(found))
-        yield Slice(name, n, values)
+        n = int((formulas.only(test.relevant, mask).lengths > 0).sum())
+        if n:
+            values = {row.name: of_items(mask, row.result.lists, test, [metric])[metric] for row in comparison.rows}
+            yield Slice(name, n, values)
+
+
+def of_items(
+    mask: Bool[np.ndarray, " items"], lists: Int32[np.ndarray, "queries depth"], test: EvalSet, metrics: Sequence[str]
+) -> dict[str, float]:
+    """The metrics where only these items count as found, over the queries that have one of them to find."""
+    grades = None if test.grades is None else test.grades[mask[test.relevant.values]]
+    found = formulas.evaluate_lists(lists, formulas.only(test.relevant, mask), metrics=metrics, grades=grades)
+    return {metric: float(np.nanmean(values)) for metric, values in found.items()}
 
 
 def _diversity(lists: np.ndarray, labels: Ragged, k: int) -> np.ndarray:

@@ -29,7 +29,7 @@ from itemic.metrics.ranking import (
     recall_min,
     reciprocal_rank,
 )
-from itemic.metrics.slices import by_activity, by_popularity, by_warmth, only
+from itemic.metrics.slices import by_activity, by_count, by_popularity, by_warmth, only
 
 __all__ = [
     "METRICS",
@@ -40,6 +40,7 @@ __all__ = [
     "average_popularity",
     "average_precision",
     "by_activity",
+    "by_count",
     "by_popularity",
     "by_warmth",
     "coverage",

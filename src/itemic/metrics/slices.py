@@ -56,6 +56,16 @@ def by_warmth(item_counts: Int[np.ndarray, " items"]) -> ItemMasks:
     return {"warm": item_counts > 0, "cold": item_counts == 0}
 
 
+def by_count(item_counts: Int[np.ndarray, " items"], few: int = 5) -> ItemMasks:
+    """Items without interactions in training, with fewer than `few`, and with so many or more.
+
+    >>> {name: mask.tolist() for name, mask in by_count(np.array([3, 0])).items()}
+    {'0': [False, True], '1 to 4': [True, False], '5 or more': [False, False]}
+    """
+    rare = (item_counts > 0) & (item_counts < few)
+    return {"0": item_counts == 0, f"1 to {few - 1}": rare, f"{few} or more": item_counts >= few}
+
+
 def only(relevant: Ragged, items: Bool[np.ndarray, " items"]) -> Ragged:
     """The relevant items that are in the slice; keep their grades with the same mask, `grades[items[relevant.values]]`.
 
