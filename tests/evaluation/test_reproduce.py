@@ -293,6 +293,13 @@ def test_a_result_tells_rare_items_from_well_known_ones(data):
     }
 
 
+def test_where_held_out_items_are_ranked_among_themselves_training_is_judged_by_that_too(data):
+    options = {"system": "toy-clock", "split": {"by": "items", "test": 0.3, "valid": 0.3}}
+    among, full = (measure(recipe(**options, protocol=protocol), data)["curve"] for protocol in ("held-out", "full"))
+    assert all(point["recall@20"] == 1 for point in among)  # there are fewer
+    assert min(point["recall@20"] for point in full) < 1
+
+
 def test_a_search_over_a_trained_system_stops_each_setting_and_takes_options_by_path(data):
     grid = {"training.epochs": [1, 6], "good": [2]}
     search = {"metric": "ndcg@5", "grid": grid}

@@ -17,7 +17,7 @@ from itemic.data.readers.known import known_set
 from itemic.data.splits import split
 from itemic.errors import ConfigError, DataError, LoadError
 from itemic.evaluation.analysis import item_counts, of_items
-from itemic.evaluation.protocols import AUC, Result, evaluate
+from itemic.evaluation.protocols import AUC, Result, evaluate, under
 from itemic.evaluation.recipes import Recipe, Search, Stop, all_recipes, find_recipe, merged
 from itemic.evaluation.significance import intervals
 from itemic.files import write_text
@@ -249,8 +249,11 @@ def _run(
             config = merged(config, {"training": {"epochs": stopped["stop"]["epochs"][0], "patience": None}})
     results, users, facts, rows, dump = [], [], [], [], {}
     for n, (division, seed) in enumerate(itertools.product(divisions, recipe.seeds)):
+        valid = division.valid
+        if valid is not None and recipe.protocol == "held-out":  # the choice of an epoch is by what is asked at last
+            valid = under("held-out", valid, division.train.n_items)
         model = known(**{**config, **({"seed": seed} if seeded else {})})
-        model = _fitted(model, division.train, division.valid, folder and folder / str(n))
+        model = _fitted(model, division.train, valid, folder and folder / str(n))
         results.append(evaluate(model, division.test, metrics, protocol=recipe.protocol))
         rows.append(_by_interactions(results[-1], division, metrics))
         users.append(np.arange(len(division.test)) if division.test.users is None else division.test.users)
