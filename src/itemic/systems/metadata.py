@@ -4,8 +4,9 @@ A column is read by its role and type: titles and texts as words, a category pat
 as values, numbers as amounts. What is learned here is plain data, kept with the model that reads it.
 """
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -34,6 +35,8 @@ class Feature:
     level: int = 0
     values: tuple[str, ...] = ()
     """The vocabulary, the most frequent first: values[n] has the number n + 1, and 0 is what is missing or unknown."""
+    rarity: tuple[float, ...] = ()
+    """How much each of these tells: 1 for a value of one item alone, falling with the logarithm of how many have it."""
     mean: float = 0.0
     scale: float = 1.0
     """Of amounts, after a logarithm."""
@@ -122,21 +125,23 @@ def _features(items: Table, name: str, kind: Kind, known: Bool[np.ndarray, " ite
         spread = float(there.std()) if len(there) else 0.0
         return [Feature(name, name, kind, mean=float(there.mean()) if len(there) else 0.0, scale=spread or 1.0)]
     if kind != "level":
-        feature = Feature(name, name, kind)
-        return [Feature(name, name, kind, values=_vocabulary(items, feature, known, rare))]
+        return [_counted(Feature(name, name, kind), items, known, rare)]
     depth = int(pc.max(pc.list_value_length(_paths(items.column(name)))).as_py() or 0)
     levels = [Feature(f"{name}/{level}", name, kind, level) for level in range(1, depth + 1)]
-    return [Feature(f.name, name, kind, f.level, _vocabulary(items, f, known, rare)) for f in levels]
+    return [_counted(level, items, known, rare) for level in levels]
 
 
-def _vocabulary(items: Table, feature: Feature, known: Bool[np.ndarray, " items"], rare: int) -> tuple[str, ...]:
+def _counted(feature: Feature, items: Table, known: Bool[np.ndarray, " items"], rare: int) -> Feature:
+    """The feature with its vocabulary."""
     flat, rows = _pieces(items, feature)
     coded = flat.dictionary_encode()
     values, code = coded.dictionary.to_pylist(), coded.indices.to_numpy().astype(np.int64)
     pairs = np.unique(rows[known[rows]] * len(values) + code[known[rows]]) if values else np.empty(0, np.int64)
     counts = np.bincount(pairs % max(1, len(values)), minlength=len(values))
     kept = [n for n in range(len(values)) if counts[n] >= rare]
-    return tuple(values[n] for n in sorted(kept, key=lambda n: (-counts[n], values[n])))
+    kept.sort(key=lambda n: (-counts[n], values[n]))
+    rarity = 1 - np.log(counts[kept]) / math.log(1 + known.sum())
+    return replace(feature, values=tuple(values[n] for n in kept), rarity=tuple(rarity.round(6).tolist()))
 
 
 def _kind(items: Table, name: str) -> tuple[Kind | None, str]:

@@ -55,11 +55,13 @@ def data():
 
 def started(data, **options):
     """A model as it stands before its first step."""
-    model = M2TRec(**{**SMALL, "unknown": 0.0, "dropout": 0.0, **options})
+    model = M2TRec(**{**SMALL, "unknown": 0.0, "word_dropout": 0.0, "dropout": 0.0, **options})
     model._catalogue = data.catalogue
     model.survey(data)
     torch.manual_seed(0)
     model._module = model.build(data.catalogue).eval()
+    for parameter in model.module.parameters():  # the last layers of the blocks begin at zero and would hide the rest
+        parameter.data += 0.02 * torch.randn_like(parameter)
     model.prepare(data)
     model.finish()
     return model
@@ -92,8 +94,9 @@ def test_every_kind_of_field_is_read_by_its_role_and_type(data):
     assert [f.name for f in model.predicted_features] == ["category/1", "category/2", "tags"]
 
 
-def test_the_vector_of_an_item_is_its_definition_written_as_a_loop(data):
-    model = started(data)
+@pytest.mark.parametrize("weighting", ["none", "idf"])
+def test_the_vector_of_an_item_is_its_definition_written_as_a_loop(data, weighting):
+    model = started(data, weighting=weighting)
     module, item = model.module, 7
     row = {name: data.items.column(name)[item].as_py() for name in data.items.names}
     said = {
@@ -103,9 +106,15 @@ def test_the_vector_of_an_item_is_its_definition_written_as_a_loop(data):
         "brand": {row["brand"]},
         "tags": set(row["tags"]),
     }
-    parts = []
+    parts, taken = [], np.unique(data.interactions.item)
     for feature, table in zip(model.read_features, module.tables):
-        parts.append(torch.stack([table[feature.values.index(v) + 1] for v in said[feature.name]]).mean(0))
+        known, part = feature.bags(data.items.take(taken)).values, torch.zeros(table.shape[1])
+        for value in said[feature.name]:
+            number = feature.values.index(value) + 1
+            holders = (known == number).sum()
+            weight = 1 - math.log(holders) / math.log(len(taken) + 1) if weighting == "idf" else 1
+            part += weight * table[number]
+        parts.append(part)
     logs = np.log1p(data.items.column("price").to_numpy())
     parts.append(torch.tensor([(logs[item] - logs.mean()) / logs.std()], dtype=torch.float32))
     x = module.joined(torch.cat(parts))
@@ -125,7 +134,7 @@ def test_other_ids_and_another_order_of_the_items_change_nothing_but_their_numbe
     place = np.argsort(order)
     moved = M2TRec(**SMALL, training=BRIEF)
     moved.vocabulary, moved.weights, moved._catalogue = fitted.vocabulary, fitted.weights, data.catalogue
-    moved.tables = {"item": fitted._vectors(Items.of(fitted.read_features, data.items.take(order)))}
+    moved.tables = {"item": fitted._vectors(fitted._described(data.items.take(order)))}
     moved.tables["taken_by"] = fitted.tables["taken_by"][order]
     everything = np.tile(np.arange(data.n_items), (2, 1))
     candidates = Ragged.from_lists(everything)
@@ -277,7 +286,7 @@ def test_a_hidden_field_is_as_a_missing_one_and_nothing_is_hidden_in_answering(d
     model = started(data, unknown=0.5)
     module = model.module
     bare = Table.of(Ids(["x"]), {name: pa_nulls(data, name) for name in data.items.names}, data.items.roles)
-    missing = module.items(Items.of(model.read_features, bare))[0]
+    missing = module.items(model._described(bare))[0]
     module.train()
     module.unknown = 1 - 1e-9
     hidden = module.items(Items([*model._all.bags], torch.zeros_like(model._all.amounts)))
@@ -288,6 +297,34 @@ def test_a_hidden_field_is_as_a_missing_one_and_nothing_is_hidden_in_answering(d
 
 def pa_nulls(data, name):
     return pa.nulls(1, data.items.column(name).type)
+
+
+def test_words_are_left_out_in_training_alone(data):
+    model = started(data, word_dropout=0.5)
+    module = model.module
+    assert torch.equal(module.items(model._all), module.items(model._all))
+    module.train()
+    assert not torch.equal(module.items(model._all), module.items(model._all))
+    whole = started(data).module.train()
+    assert torch.equal(whole.items(model._all), whole.items(model._all))
+
+
+def test_before_the_first_step_a_history_asks_for_what_shares_rare_words_with_it():
+    rng = np.random.default_rng(0)
+    topic = np.arange(200) // 5
+    titles = [" ".join([f"telling{t}", *(f"common{n}" for n in rng.choice(12, 6, replace=False))]) for t in topic]
+    data = lines(n_items=200, n_users=150)
+    data = replace(data, items=Table.of(data.items.ids, {"title": titles}))
+    found = {}
+    for weighting in ("none", "idf"):
+        model = M2TRec(dim=64, training=BRIEF | {"lr": 1e-9}, weighting=weighting).fit(data)
+        vectors = model.item_vectors()
+        asked = model.query_vectors(histories(*[[n, n + 1] for n in range(0, 200, 5)]))
+        mean = vectors[0::5] + vectors[1::5]
+        assert (np.sum(asked * mean, 1) / np.linalg.norm(mean, axis=1)).min() > 0.99
+        near = np.argsort(-asked @ vectors.T, axis=1)[:, :5]
+        found[weighting] = (topic[near] == np.arange(40)[:, None]).mean()
+    assert found["idf"] > found["none"] + 0.2
 
 
 # New items ------------------------------------------------------------------------------------------------------------
@@ -361,7 +398,15 @@ def test_fields_that_cannot_be_read_or_predicted_are_refused_with_the_reason(dat
 
 # What it learns -------------------------------------------------------------------------------------------------------
 
-LEARNS = {"dim": 32, "layers": 1, "heads": 2, "all_positions": True, "dropout": 0.1, "fields": ("brand", "category")}
+LEARNS = {
+    "dim": 32,
+    "layers": 1,
+    "heads": 2,
+    "all_positions": True,
+    "dropout": 0.1,
+    "word_dropout": 0.0,
+    "fields": ("brand", "category"),
+}
 
 
 @pytest.fixture(scope="module")

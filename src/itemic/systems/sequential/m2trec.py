@@ -4,7 +4,8 @@ Choose it where items come and go, or most are rare: titles, categories, attribu
 item, so it needs no row for each and ranks what nobody took yet. It learns to predict the category and attributes of
 the next item beside the item. Two items with the same metadata are one to it: where all items are well known, systems
 with a vector for each, such as sasrec, rank better. Only the abstract and figure of the paper were at hand; where they
-say nothing the choices are ours (the output shares the item encoder, cosines over a temperature, all items compete).
+say nothing the choices are ours: the output shares the item encoder, cosines over a temperature, all items compete,
+and learning begins at content alone, where a history asks for items that share rare words with its own.
 Paper: Shalaby et al., RecSys 2022, arXiv:2209.11824. Set-ups: recipes/m2trec/.
 """
 
@@ -35,6 +36,8 @@ from itemic.systems.metadata import Feature, learned, require, restored, written
 from itemic.systems.sequential.base import SequenceConfig, SequenceRecommender, next_items
 from itemic.training import TrainingConfig, shuffled
 
+Weighting = Literal["none", "idf"]
+
 
 class Config(SequenceConfig):
     tune: ClassVar = {
@@ -52,8 +55,12 @@ class Config(SequenceConfig):
     """Weight of each of these predictions against that of the item; 0 for none. FAPAT's re-implementation: 1."""
     rare: int = Field(2, ge=1)
     """Words and values that fewer items have are not told apart: in one item alone they would stand for its id."""
+    weighting: Weighting = "idf"
+    """How much a word or value tells of an item: all alike, or the more the fewer items have it. Ours."""
     unknown: float = Field(0.05, ge=0, lt=1)
     """Chance in training for a field of an item to be hidden, so that missing and new values are met well. Ours."""
+    word_dropout: float = Field(0.2, ge=0, lt=1)
+    """Chance in training for a word or value of an item to be left out, so that none of them is relied upon. Ours."""
     dim: int = Field(128, ge=1)
     """Width of the vectors of items and of all states. FAPAT's re-implementation: 100 to 128."""
     max_length: int = Field(20, ge=1)
@@ -97,16 +104,16 @@ class Examples(NamedTuple):
 
 
 class Items(NamedTuple):
-    """What some items are: a sparse matrix of shares for each feature with a vocabulary, and their amounts."""
+    """What some items are: a sparse matrix of weights for each feature with a vocabulary, and their amounts."""
 
     bags: list[Graph]
     amounts: Float[Tensor, "items amounts"]
 
     @classmethod
-    def of(cls, features: Sequence[Feature], items: Table) -> "Items":
+    def of(cls, features: Sequence[Feature], items: Table, weighting: Weighting) -> "Items":
         """As the features read them; an item of which one says nothing known has its column 0."""
         amounts = [feature.amounts(items) for feature in features if feature.kind == "amount"]
-        bags = [_shares(f.bags(items), len(f.values) + 1) for f in features if f.kind != "amount"]
+        bags = [_weighed(feature, items, weighting) for feature in features if feature.kind != "amount"]
         return cls(bags, torch.from_numpy(np.stack(amounts, 1)) if amounts else torch.empty(len(items), 0))
 
     def distinct(self) -> tuple[Int64[np.ndarray, " different"], Int64[np.ndarray, " items"]]:
@@ -122,14 +129,21 @@ class Items(NamedTuple):
         return first, same
 
 
-def _shares(numbers: Ragged, width: int, *, fill: bool = True) -> Graph:
-    """Rows that sum to 1, shared evenly by their numbers; with `fill` by number 0 where there are none."""
-    if fill:
-        nothing = np.flatnonzero(numbers.lengths == 0)
-        rows = np.concatenate([numbers.row_of_value, nothing])
-        numbers = Ragged.from_pairs(rows, np.append(numbers.values, np.zeros(len(nothing), np.int32)), len(numbers))
-    share = 1 / np.repeat(numbers.lengths, numbers.lengths)
-    return Graph(numbers.offsets, numbers.values, share.astype(np.float32), width)
+def _weighed(feature: Feature, items: Table, weighting: Weighting) -> Graph:
+    """Rows of what the feature says of each item, by its weight; of number 0 and weight 1 where that is nothing."""
+    said = feature.bags(items)
+    silent = np.flatnonzero(said.lengths == 0).astype(np.int32)
+    rows = np.concatenate([said.row_of_value, silent])
+    said = Ragged.from_pairs(rows, np.append(said.values, np.zeros_like(silent)), len(said))
+    weight = np.array([1.0, *feature.rarity] if weighting == "idf" else np.ones(len(feature.values) + 1), np.float32)
+    return Graph(said.offsets, said.values, weight[said.values], len(weight))
+
+
+def _shared(feature: Feature, items: Table) -> Graph:
+    """Rows of what the feature says of each item in even shares that sum to 1; empty where that is nothing."""
+    said = feature.bags(items)
+    share = 1 / np.repeat(said.lengths, said.lengths)
+    return Graph(said.offsets, said.values - 1, share.astype(np.float32), len(feature.values))
 
 
 class Network(nn.Module):
@@ -139,8 +153,8 @@ class Network(nn.Module):
         super().__init__()
         dim, drop = config.dim, config.dropout
         sizes = [len(feature.values) + 1 for feature in read if feature.kind != "amount"]
-        widths = [min(dim, 64, math.ceil(1.6 * size**0.56)) for size in sizes]
-        self.tables = nn.ParameterList(nn.init.trunc_normal_(torch.empty(s), std=0.02) for s in zip(sizes, widths))
+        widths = [min(dim, size) for size in sizes]
+        self.tables = nn.ParameterList(nn.init.normal_(torch.empty(s), std=0.3) for s in zip(sizes, widths))
         self.joined = nn.Linear(sum(widths) + len(read) - len(sizes), dim, bias=False)  # one would make all items alike
         self.positions = Learned(config.max_length, dim)
         self.drop = Dropout(drop)
@@ -151,13 +165,25 @@ class Network(nn.Module):
         self.stack = Stack(blocks, nn.LayerNorm(dim))
         self.asks = nn.Linear(dim, dim, bias=False)
         self.predicts = nn.ModuleList(nn.Linear(dim, len(feature.values)) for feature in predicted)
-        self.unknown, self.mean, self.forward_only = config.unknown, config.pooling == "mean", config.all_positions
+        self._begin_with_content()
+        self.unknown, self.word_dropout = config.unknown, config.word_dropout
+        self.mean, self.forward_only = config.pooling == "mean", config.all_positions
+
+    def _begin_with_content(self) -> None:
+        """Before the first step what is asked for is the mean of the items of a history, and those are near each other
+        that share rare words: from there learning improves, where from small random weights it never gets as far."""
+        nn.init.orthogonal_(self.joined.weight)
+        nn.init.eye_(self.asks.weight)
+        for name, parameter in self.stack.named_parameters():
+            if "attend.out." in name or "feed.outer." in name:
+                nn.init.zeros_(parameter)
 
     def items(self, items: Items, rows: Int[Tensor, " rows"] | None = None) -> Float[Tensor, "rows dim"]:
         """The vectors of these items, all where None; each has the length √dim, or 0 where nothing tells it."""
         parts = []
         for graph, table in zip(items.bags, self.tables):
-            part = graph @ table if rows is None else graph.times_rows(rows, table)
+            bag = graph.dropped(self.word_dropout) if self.training and self.word_dropout else graph
+            part = bag @ table if rows is None else bag.times_rows(rows, table)
             if self.training and self.unknown:
                 hidden = torch.rand(len(part), 1, device=part.device) < self.unknown
                 part = torch.where(hidden, table[0], part)
@@ -194,10 +220,6 @@ def shared_cross_entropy(
     row = torch.repeat_interleave(counts)
     picked = logits.log_softmax(1)[row, value.long()]
     return -(share * picked).sum() / (counts > 0).sum().clamp(min=1)
-
-
-def _from_zero(numbers: Ragged) -> Ragged:
-    return Ragged(numbers.values - 1, numbers.offsets)
 
 
 @system(
@@ -247,9 +269,9 @@ class M2TRec(SequenceRecommender[Config, Network]):
         first = np.repeat(histories.offsets[:-1], histories.lengths)
         self._ends = np.flatnonzero(np.arange(len(first)) > first)  # where something had come before
         self._starts = np.maximum(first[self._ends], self._ends - self.config.max_length)
-        self._all, items = Items.of(self.read_features, train.items), train.items.take(taken)
-        self._taken = Items.of(self.read_features, items)  # what nobody took is no evidence against itself
-        self._said = [_shares(_from_zero(f.bags(items)), len(f.values), fill=False) for f in self.predicted_features]
+        self._all, items = self._described(train.items), train.items.take(taken)
+        self._taken = self._described(items)  # what nobody took is no evidence against itself
+        self._said = [_shared(feature, items) for feature in self.predicted_features]
         self._n_items, self._n_drawn = len(taken), self.config.n_negatives or (len(taken) > ALL_COMPETE) * DRAWN
         said = np.zeros(train.n_items, np.int64)
         for feature in self.read_features:
@@ -314,6 +336,9 @@ class M2TRec(SequenceRecommender[Config, Network]):
         super().finish()
         self.tables["item"] = self._vectors(self._all)
 
+    def _described(self, items: Table) -> Items:
+        return Items.of(self.read_features, items, self.config.weighting)
+
     def _vectors(self, items: Items) -> Float32[np.ndarray, "items dim"]:
         """The vectors of these items, of length 1; items that say the same have the same to the last bit."""
         first, same = items.distinct()
@@ -321,10 +346,9 @@ class M2TRec(SequenceRecommender[Config, Network]):
             return (self.module.items(items, torch.from_numpy(first)) / math.sqrt(self.config.dim)).numpy()[same]
 
     def encode_items(self, items: Table) -> None:
-        features = self.read_features
-        require((feature.column for feature in features), items, self.entry.name)
+        require((feature.column for feature in self.read_features), items, self.entry.name)
         super().encode_items(items)
-        self.tables["item"] = np.concatenate([self.tables["item"], self._vectors(Items.of(features, items))])
+        self.tables["item"] = np.concatenate([self.tables["item"], self._vectors(self._described(items))])
 
     def read(self, histories: Ragged) -> Float32[np.ndarray, "histories dim"]:
         states = self._states(histories)
