@@ -90,6 +90,8 @@ ALL_COMPETE = 50_000
 """Items in training up to which all of them compete."""
 DRAWN = 2048
 """Items that compete where there are more."""
+SPREAD = 0.3
+"""Standard deviation of the vectors of words before the first step."""
 
 
 class Examples(NamedTuple):
@@ -115,6 +117,25 @@ class Items(NamedTuple):
         amounts = [feature.amounts(items) for feature in features if feature.kind == "amount"]
         bags = [_weighed(feature, items, weighting) for feature in features if feature.kind != "amount"]
         return cls(bags, torch.from_numpy(np.stack(amounts, 1)) if amounts else torch.empty(len(items), 0))
+
+    def topics(self, n: int) -> Float[Tensor, "values topics"]:
+        """A vector for each value of all features, whose sums over items are about as near each other as the items are.
+
+        The right singular vectors of the items, all of one length, over the roots of their singular values: latent
+        semantic analysis, half whitened. At most `n`, and no more than there are values or items that differ.
+        """
+        rows = torch.cat([torch.repeat_interleave(graph.offsets.diff()) for graph in self.bags])
+        starts = np.cumsum([0, *(graph.shape[1] for graph in self.bags)])
+        columns = torch.cat([graph.columns + start for graph, start in zip(self.bags, starts.tolist())])
+        values = torch.cat([graph.values for graph in self.bags])
+        length = values.new_zeros(len(self.amounts)).index_add_(0, rows, values.square()).sqrt_()
+        shape = len(self.amounts), int(starts[-1])
+        whole = torch.sparse_coo_tensor(
+            torch.stack([rows, columns]), values / length[rows], shape, check_invariants=False
+        )
+        _, size, words = torch.svd_lowrank(whole, q=min(n, *shape), niter=2)
+        kept = size > 1e-5 * size[0]
+        return words[:, kept] / size[kept].sqrt()
 
     def distinct(self) -> tuple[Int64[np.ndarray, " different"], Int64[np.ndarray, " items"]]:
         """The first item of each that say the same, and for every item which of those it equals."""
@@ -153,9 +174,8 @@ class Network(nn.Module):
         super().__init__()
         dim, drop = config.dim, config.dropout
         sizes = [len(feature.values) + 1 for feature in read if feature.kind != "amount"]
-        widths = [min(dim, size) for size in sizes]
-        self.tables = nn.ParameterList(nn.init.normal_(torch.empty(s), std=0.3) for s in zip(sizes, widths))
-        self.joined = nn.Linear(sum(widths) + len(read) - len(sizes), dim, bias=False)  # one would make all items alike
+        self.tables = nn.ParameterList(nn.init.normal_(torch.empty(size, dim), std=SPREAD) for size in sizes)
+        self.joined = nn.Linear(len(sizes) * dim + len(read) - len(sizes), dim, bias=False)  # one makes items alike
         self.positions = Learned(config.max_length, dim)
         self.drop = Dropout(drop)
         blocks = [
@@ -165,14 +185,20 @@ class Network(nn.Module):
         self.stack = Stack(blocks, nn.LayerNorm(dim))
         self.asks = nn.Linear(dim, dim, bias=False)
         self.predicts = nn.ModuleList(nn.Linear(dim, len(feature.values)) for feature in predicted)
-        self._begin_with_content()
         self.unknown, self.word_dropout = config.unknown, config.word_dropout
         self.mean, self.forward_only = config.pooling == "mean", config.all_positions
 
-    def _begin_with_content(self) -> None:
-        """Before the first step what is asked for is the mean of the items of a history, and those are near each other
-        that share rare words: from there learning improves, where from small random weights it never gets as far."""
-        nn.init.orthogonal_(self.joined.weight)
+    @torch.no_grad()
+    def begin_with_content(self, items: Items) -> None:
+        """Before the first step items are near each other that share rare words, or words which occur together, and
+        what a history asks for is the mean of its items.
+        """
+        words = items.topics(self.joined.out_features)
+        words *= SPREAD / words.square().mean().sqrt()
+        for table, part in zip(self.tables, words.split([len(table) for table in self.tables])):
+            table[:, : part.shape[1]] = part
+        eye = torch.eye(self.joined.out_features)
+        self.joined.weight[:, : len(self.tables) * len(eye)] = eye.repeat(1, len(self.tables))
         nn.init.eye_(self.asks.weight)
         for name, parameter in self.stack.named_parameters():
             if "attend.out." in name or "feed.outer." in name:
@@ -271,6 +297,7 @@ class M2TRec(SequenceRecommender[Config, Network]):
         self._starts = np.maximum(first[self._ends], self._ends - self.config.max_length)
         self._all, items = self._described(train.items), train.items.take(taken)
         self._taken = self._described(items)  # what nobody took is no evidence against itself
+        self.module.begin_with_content(self._taken)
         self._said = [_shared(feature, items) for feature in self.predicted_features]
         self._n_items, self._n_drawn = len(taken), self.config.n_negatives or (len(taken) > ALL_COMPETE) * DRAWN
         said = np.zeros(train.n_items, np.int64)
