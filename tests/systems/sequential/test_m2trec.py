@@ -328,6 +328,11 @@ def test_before_the_first_step_a_history_asks_for_what_shares_rare_words_with_it
     assert found["none"] < 0.9
 
 
+def test_amounts_alone_are_metadata_enough(data):
+    model = M2TRec(**SMALL, fields=("price",), training=BRIEF).fit(data)
+    assert model.item_vectors().std() > 0
+
+
 def test_topics_are_the_singular_vectors_of_the_items_half_whitened(data):
     model = started(data)
     bags = model._taken.bags

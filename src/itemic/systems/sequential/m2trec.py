@@ -191,12 +191,12 @@ class Network(nn.Module):
     @torch.no_grad()
     def begin_with_content(self, items: Items) -> None:
         """Before the first step items are near each other that share rare words, or words which occur together, and
-        what a history asks for is the mean of its items.
-        """
-        words = items.topics(self.joined.out_features)
-        words *= SPREAD / words.square().mean().sqrt()
-        for table, part in zip(self.tables, words.split([len(table) for table in self.tables])):
-            table[:, : part.shape[1]] = part
+        what a history asks for is the mean of its items."""
+        if items.bags:
+            words = items.topics(self.joined.out_features)
+            words *= SPREAD / words.square().mean().sqrt()
+            for table, part in zip(self.tables, words.split([len(table) for table in self.tables])):
+                table[:, : part.shape[1]] = part
         eye = torch.eye(self.joined.out_features)
         self.joined.weight[:, : len(self.tables) * len(eye)] = eye.repeat(1, len(self.tables))
         nn.init.eye_(self.asks.weight)
