@@ -44,8 +44,6 @@ class Run(NamedTuple):
     config: dict[str, Any]
     stopped: dict[str, Any]
     """For a system trained with validation: by what, after which epoch, and the curve of the first seed."""
-    by_interactions: dict[str, dict[str, float]]
-    """The metrics by how many users of the train part have what is to be found, and how many queries ask for such."""
 
     def per_user(self, metric: str) -> np.ndarray:
         """The metric of each user, averaged over the results that test them."""
@@ -153,8 +151,9 @@ def measure(recipe: Recipe, dataset: Dataset, folder: Path | None = None) -> dic
         "fingerprint": dataset.fingerprint,
         "config": run.config,
     }
-    if len(run.by_interactions) > 1:
-        document["by_interactions"] = run.by_interactions
+    by_interactions = _by_interactions(run.results, [d for d in divisions for _ in recipe.seeds], metrics)
+    if len(by_interactions) > 1:
+        document["by_interactions"] = by_interactions
     if searched is not None:
         document["search"] = searched
     document |= run.stopped
@@ -247,7 +246,7 @@ def _run(
         if divisions[0].valid is None:
             stopped = stopping_epoch(recipe, config, divisions[0].train, recipe.stop, folder and folder / "stop")
             config = merged(config, {"training": {"epochs": stopped["stop"]["epochs"][0], "patience": None}})
-    results, users, facts, rows, dump = [], [], [], [], {}
+    results, users, facts, dump = [], [], [], {}
     for n, (division, seed) in enumerate(itertools.product(divisions, recipe.seeds)):
         valid = division.valid
         if valid is not None and recipe.protocol == "held-out":  # the choice of an epoch is by what is asked at last
@@ -255,28 +254,30 @@ def _run(
         model = known(**{**config, **({"seed": seed} if seeded else {})})
         model = _fitted(model, division.train, valid, folder and folder / str(n))
         results.append(evaluate(model, division.test, metrics, protocol=recipe.protocol))
-        rows.append(_by_interactions(results[-1], division, metrics))
         users.append(np.arange(len(division.test)) if division.test.users is None else division.test.users)
         facts.append(model.fitted_on)
         dump = model.config.model_dump(mode="json", by_alias=True, exclude={"seed"})
     if facts[0].get("curve"):
         stopped = _stopped(dump["training"]["metric"], "the validation part", facts)
-    seconds = float(np.mean([fact["seconds"] for fact in facts]))
-    by_interactions = {
-        name: {key: _rounded(float(np.mean([row[name][key] for row in rows if name in row]))) for key in rows[0][name]}
-        for name in rows[0]
+    return Run(results, users, float(np.mean([fact["seconds"] for fact in facts])), dump, stopped)
+
+
+def _by_interactions(
+    results: Sequence[Result], divisions: Sequence[Division], metrics: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """The metrics by how many users of the train part have what is to be found, and how many queries ask for such."""
+    listed, found = [metric for metric in metrics if metric != AUC], {}
+    for result, division in zip(results, divisions):
+        test = division.test
+        for name, mask in formulas.by_count(item_counts(division.train)).items():
+            queries = int((formulas.only(test.relevant, mask).lengths > 0).sum())
+            if queries:
+                values = {"queries": queries, **of_items(mask, result.lists, test, listed)}
+                found.setdefault(name, []).append(values)
+    return {
+        name: {key: _rounded(float(np.mean([row[key] for row in rows]))) for key in rows[0]}
+        for name, rows in found.items()
     }
-    return Run(results, users, seconds, dump, stopped, by_interactions)
-
-
-def _by_interactions(result: Result, division: Division, metrics: Sequence[str]) -> dict[str, dict[str, float]]:
-    found, test = {}, division.test
-    for name, mask in formulas.by_count(item_counts(division.train)).items():
-        queries = int((formulas.only(test.relevant, mask).lengths > 0).sum())
-        if queries:
-            listed = [metric for metric in metrics if metric != AUC]
-            found[name] = {"queries": queries, **of_items(mask, result.lists, test, listed)}
-    return found
 
 
 def _fitted(model: Any, train: Dataset, valid: EvalSet | None, folder: Path | None) -> Any:

@@ -20,7 +20,7 @@ LONGEST = 30_000
 class _BySparse(torch.optim.Optimizer):
     """What lies over one of torch's optimisers that takes dense gradients alone: `_move` steps by sparse ones.
 
-    A sparse gradient is made dense where weight decay gives all rows one, and where `_takes` says no.
+    A sparse gradient is made dense where weight decay gives all rows one, and elsewhere than in float32 on a CPU.
     """
 
     @torch.no_grad()
@@ -31,7 +31,7 @@ class _BySparse(torch.optim.Optimizer):
                 gradient = weight.grad
                 if gradient is None or not gradient.is_sparse:
                     continue
-                if group["weight_decay"] or not self._takes(weight):
+                if group["weight_decay"] or not compiles(weight):
                     weight.grad = gradient.to_dense()
                     continue
                 self._move(weight, gradient, group)
@@ -41,11 +41,8 @@ class _BySparse(torch.optim.Optimizer):
         for weight, gradient in moved:
             weight.grad = gradient
 
-    def _takes(self, weight: Tensor) -> bool:
-        raise NotImplementedError
-
     def _move(self, weight: nn.Parameter, gradient: Tensor, group: dict[str, Any]) -> None:
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} defines no _move")
 
 
 class Adam(_BySparse, torch.optim.Adam):
@@ -69,9 +66,6 @@ class Adam(_BySparse, torch.optim.Adam):
 
     def __init__(self, params: Iterable[nn.Parameter], lr: float = 1e-3, weight_decay: float = 0.0) -> None:
         super().__init__(params, lr=lr, weight_decay=weight_decay, fused=True)
-
-    def _takes(self, weight: Tensor) -> bool:
-        return compiles(weight)
 
     def _move(self, weight: nn.Parameter, gradient: Tensor, group: dict[str, Any]) -> None:
         from itemic.training._adam_kernels import gather, table_update
@@ -109,16 +103,10 @@ class SGD(_BySparse, torch.optim.SGD):
     def __init__(self, params: Iterable[nn.Parameter], lr: float = 1e-3, weight_decay: float = 0.0) -> None:
         super().__init__(params, lr=lr, weight_decay=weight_decay, fused=True)
 
-    def _takes(self, weight: Tensor) -> bool:
-        return True
-
     def _move(self, weight: nn.Parameter, gradient: Tensor, group: dict[str, Any]) -> None:
-        rows, gradients = named_rows(gradient)
-        if not compiles(weight):
-            weight.index_add_(0, rows, gradients, alpha=-group["lr"])
-            return
         from itemic.training._adam_kernels import subtract
 
+        rows, gradients = named_rows(gradient)
         subtract(weight.detach().numpy(), rows.numpy(), gradients.contiguous().numpy(), np.float32(group["lr"]))
 
 
