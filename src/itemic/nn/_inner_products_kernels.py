@@ -42,3 +42,48 @@ def gradients(begin, end, left, right, rows, columns, by_inner, by_squared, by_s
             for j in range(dim):
                 grad[j] += across * y[j]
                 other[j] = across * x[j] + along * y[j]
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def chosen(begin, end, x, table, columns, inner):
+    """Fills inner[b, k] with x[b] · table[columns[b, k]]."""
+    width = columns.shape[1]
+    dim = table.shape[1]
+    for b in range(begin, end):
+        left = x[b]
+        for k in range(width):
+            right = table[columns[b, k]]
+            along = np.float32(0)
+            for j in range(dim):
+                along += left[j] * right[j]
+            inner[b, k] = along
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def chosen_by_x(begin, end, table, columns, by_inner, by_x):
+    """Adds to by_x[b] what `chosen` passes on to x[b]."""
+    width = columns.shape[1]
+    dim = table.shape[1]
+    for b in range(begin, end):
+        grad = by_x[b]
+        for k in range(width):
+            right = table[columns[b, k]]
+            across = by_inner[b, k]
+            for j in range(dim):
+                grad[j] += across * right[j]
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def chosen_by_table(begin, end, x, columns, by_inner, by_table):
+    """Adds to rows `begin` to `end` of by_table what `chosen` passes on to them; others may fill the rest."""
+    width = columns.shape[1]
+    dim = x.shape[1]
+    for b in range(columns.shape[0]):
+        left = x[b]
+        for k in range(width):
+            row = columns[b, k]
+            if begin <= row < end:
+                grad = by_table[row]
+                across = by_inner[b, k]
+                for j in range(dim):
+                    grad[j] += across * left[j]

@@ -56,6 +56,21 @@ def gathered_products(
     return Products(torch.einsum("bd,bnd->bn", x, y), x.square().sum(-1), y.square().sum(-1))
 
 
+def chosen_products(
+    x: Float[Tensor, "n dim"], table: Float[Tensor, "m dim"], columns: Int[Tensor, "n width"]
+) -> Float[Tensor, "n width"]:
+    """x[n] · table[columns[n, k]]: a few rows of a table for each x, as in losses with negatives of their own.
+
+    On a CPU and in float32 rows are read, and their gradients added up, where they lie; elsewhere they are gathered.
+
+    >>> chosen_products(torch.tensor([[3.0, 4.0]]), torch.eye(2), torch.tensor([[1, 0, 1]])).tolist()
+    [[4.0, 3.0, 4.0]]
+    """
+    if all(t.dtype == torch.float32 and t.is_cpu and t.is_contiguous() for t in (x, table)):
+        return _Chosen.apply(x, table, columns.long().contiguous())  # pyright: ignore[reportReturnType]
+    return torch.einsum("nd,nkd->nk", x, embedding(columns, table))
+
+
 class _Products(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, left: Tensor, right: Tensor, rows: Tensor, columns: Tensor, sparse: bool) -> Any:
@@ -84,6 +99,32 @@ class _Products(torch.autograd.Function):
             _of_table(right, columns.flatten(), by_right.flatten(0, 1), ctx.sparse),
         )
         return *found, None, None, None
+
+
+class _Chosen(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, table: Tensor, columns: Tensor) -> Tensor:
+        from itemic.nn._inner_products_kernels import chosen
+
+        ctx.save_for_backward(x, table, columns)
+        inner = x.new_empty(columns.shape)
+        arrays = _arrays(x, table, columns, inner)
+        threads.over(lambda begin, end: chosen(begin, end, *arrays), len(x), least=64)
+        return inner
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_inner: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        from itemic.nn._inner_products_kernels import chosen_by_table, chosen_by_x
+
+        x, table, columns = ctx.saved_tensors
+        by_x, by_table = torch.zeros_like(x), torch.zeros_like(table)
+        to_x = _arrays(table, columns, by_inner.contiguous(), by_x)
+        to_table = _arrays(x, columns, by_inner.contiguous(), by_table)
+        threads.over(lambda begin, end: chosen_by_x(begin, end, *to_x), len(x), least=64)
+        share = len(table) // threads.count()  # each part walks all columns, so one for each thread
+        threads.over(lambda begin, end: chosen_by_table(begin, end, *to_table), len(table), least=share)
+        return by_x, by_table, None
 
 
 def _arrays(*tensors: Tensor) -> list[np.ndarray]:

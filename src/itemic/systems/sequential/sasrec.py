@@ -23,6 +23,7 @@ from itemic.data import Dataset, Query, Ragged, Ranking
 from itemic.errors import DataError
 from itemic.nn.attention import Attention, Where
 from itemic.nn.dropout import Dropout
+from itemic.nn.inner_products import chosen_products
 from itemic.nn.losses.pair import bce, gbce, gbce_beta
 from itemic.nn.losses.softmax import table_cross_entropy
 from itemic.nn.masks import causal
@@ -216,9 +217,8 @@ class SASRec(SequenceRecommender[Config, Network]):
             log_q = states.new_full(batch.negatives.shape, math.log(chance)) if self.config.log_q else None
             options = {"negatives": batch.negatives, "log_q": log_q, "weight": weight}
             return {kind: table_cross_entropy(states, module.table, batch.following, **options)}
-        scores = torch.einsum(
-            "pd,pnd->pn", states, embedding(torch.cat([batch.following[:, None], batch.negatives], 1), module.table)
-        )
+        judged = torch.cat([batch.following[:, None], batch.negatives], 1)
+        scores = chosen_products(states, module.table, judged)
         if kind == "bce":
             return {kind: bce(scores[:, 0], scores[:, 1:], weight)}
         beta = gbce_beta(self._n_drawn, len(module.table), self.config.calibration)
