@@ -7,8 +7,8 @@ NDCG@10 of the validation items among all items but those of the history, after 
 long, after every tenth of one). The clock runs from the data in memory on and stands still while a model is judged.
 itemic has its recipes. RecTools has its own defaults elsewhere, and once the dropout and the mask share of our recipes;
 the better of the two counts. RecBole has its own defaults. Each runs one round on 1 and on 2 threads, then goes on the
-better count to the quality, or to the limit, which is told as "more than". Answering: the ten best items not yet taken,
-for every user, with their ids. Every run has a process of its own.
+better count to the quality, or to the limit, told as "more than"; where one count is given, on that one at once.
+Answering: the ten best items not yet taken, for every user, with their ids. Every run has a process of its own.
 Targets: SASRec in at most two thirds of the time of RecTools, a third the aim; answering at least 3 times as fast.
 """
 
@@ -164,8 +164,8 @@ def compare(race: Race, contenders: list[Contender], counts: list[int]) -> None:
     reached: dict[str, tuple[bool, float]] = {}
     answering: dict[str, float] = {}
     for who in contenders:
-        tried = {n: race.trained(who, n, rounds=1) for n in counts}
-        n = min(tried, key=lambda count: tried[count]["curve"][0][0])
+        tried = {n: race.trained(who, n, rounds=1) for n in counts} if len(counts) > 1 else {}
+        n = min(tried, key=lambda count: tried[count]["curve"][0][0]) if tried else counts[0]
         found = race.trained(who, n)
         (seconds, value), rounds = found["curve"][-1], len(found["curve"])
         short, best = value < race.target, max(value for _, value in found["curve"])
@@ -173,14 +173,17 @@ def compare(race: Race, contenders: list[Contender], counts: list[int]) -> None:
         if "answering" in found:
             times = [result["answering"] for result in (*tried.values(), found)]
             answering[who.library] = min(answering.get(who.library, math.inf), *times)
-        trial = ", ".join(f"{tried[count]['curve'][0][0]:.1f} on {count}" for count in counts)
+        trial = ", ".join(f"{tried[count]['curve'][0][0]:.1f} on {count}" for count in tried)
+        trial = f" (the first: {trial})" if trial else ""
         print(f"{who.name:<24} {'more than ' * short}{seconds:.1f} s on {n}", end=", ")
-        print(f"{rounds} rounds of {seconds / rounds:.2f} s (the first: {trial}); NDCG@10 {best:.4f}", flush=True)
+        print(f"{rounds} rounds of {seconds / rounds:.2f} s{trial}; NDCG@10 {best:.4f}", end="; ")
+        print(f"answers in {found['answering']:.2f} s" if "answering" in found else "answering not timed", flush=True)
     mine = reached.pop("itemic")[1]
     for library, (short, seconds) in reached.items():
         print(f"itemic takes {'less than ' * short}{mine / seconds:.2f} of the time of {library}")
+    mine = answering.pop("itemic")
     for library, seconds in answering.items():
-        print(f"answering everybody: {library} {seconds:.2f} s, {seconds / answering['itemic']:.1f} times itemic's")
+        print(f"answering everybody: {library} {seconds:.2f} s, {seconds / mine:.1f} times itemic's {mine:.2f} s")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Model: what everything that is fitted, saved and loaded has in common, whatever its answers look like.
+"""Model: what everything that is fitted, saved and loaded has in common; and encoders and tokenizers as interfaces.
 
 A closed form fills in `solve`; a trained model fills in `build`, `batches` and `loss` (or `stages`) and leaves the loop
 to the trainer. Where answers need more than the weights, `finish` makes it.
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, get_args, get_or
 
 import numpy as np
 import pyarrow as pa
+from jaxtyping import Float32, Int32
 from pydantic import BaseModel, ConfigDict, ValidationError
 from typing_extensions import TypeVar
 
@@ -444,6 +445,54 @@ class Model(Generic[C, M]):
         self._catalogue = Dataset(items, users, nothing, name=about["name"], repeats=about["repeats"])
         path = folder / "histories.parquet"
         self.histories = read_ragged(path) if path.exists() else None
+
+
+class Encoder(Model[C, M]):
+    """Content to vectors. What it was fitted on gives it sizes and names of columns; it knows no events."""
+
+    @property
+    def dim(self) -> int:
+        """The width of its vectors."""
+        raise TypeError(f"{type(self).__name__} has no width")
+
+    def encode(self, content: Table) -> Float32[np.ndarray, "rows dim"]:
+        """A vector for each row of a table of items; nan where a row has nothing that is read, never zeros.
+
+        Raises:
+            DataError: a column that it reads is missing.
+        """
+        raise TypeError(f"{type(self).__name__} encodes nothing")
+
+
+class Tokenizer(Model[C, M]):
+    """Vectors to codes: fitted on the vectors of its part `vectors`, it gives each item of the catalogue its codes.
+
+    `codes` are told apart where they can be; `encode` gives those that are nearest, whoever else has them.
+    """
+
+    vectors: Encoder
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """How many codes there are at each level, those that tell items apart among them."""
+        raise TypeError(f"{type(self).__name__} has no sizes")
+
+    @property
+    def codes(self) -> Int32[np.ndarray, "items levels"]:
+        """The codes of each item; -1 for one without a vector."""
+        return self.tables["codes"]
+
+    def encode(self, vectors: Float32[np.ndarray, "rows dim"]) -> Int32[np.ndarray, "rows coded"]:
+        """The nearest codes of each vector, without what tells items apart; -1 where the vector is nan."""
+        raise TypeError(f"{type(self).__name__} encodes nothing")
+
+    def add_items(self, items: Table) -> Self:
+        """Gives new items codes; those of all others stay as they are.
+
+        Raises:
+            DataError: an id is known already, or a column is missing.
+        """
+        raise TypeError(f"{type(self).__name__} takes no new items")
 
 
 def _completed(config: type[ModelConfig], option: str, value: Any) -> Any:

@@ -160,12 +160,12 @@ class Where:
     """How packed tokens lie; vectors are then [tokens, dim], else [batch, n, dim]."""
     positions: Positions | None = None
     pos: Num[Tensor, "..."] | None = None
-    """The position of each token; its place in the sequence when not given."""
+    """The position of each token, with a cache of all so far; its place in the sequence when not given."""
 
     def positions_of(self, x: Float[Tensor, "*batch dim"], start: int = 0) -> Num[Tensor, "..."]:
-        """What `pos` says, else the places, from `start` on in padded blocks."""
+        """What `pos` says of these tokens, else the places, from `start` on in padded blocks."""
         if self.pos is not None:
-            return self.pos
+            return self.pos[..., start:]
         if self.packing is not None:
             return self.packing.place
         return torch.arange(start, start + x.shape[-2], device=x.device)
@@ -183,19 +183,22 @@ class Attention(nn.Module):
         heads: int = 1,
         *,
         kv_dim: int | None = None,
+        width: int | None = None,
         out: bool = True,
         bias: bool = True,
         dropout: float = 0.0,
     ) -> None:
-        """`kv_dim` is the width of the memory where it is not `dim`; `dropout` falls on the weights of the average."""
+        """`kv_dim` is the width of the memory, and `width` that of all heads together, where they are not `dim`;
+        `dropout` falls on the weights of the average."""
         super().__init__()
-        if dim % heads:
-            raise ValueError(f"a width of {dim} cannot be divided among {heads} heads")
+        width = width or dim
+        if width % heads:
+            raise ValueError(f"a width of {width} cannot be divided among {heads} heads")
         self.dim, self.heads, self.dropout = dim, heads, dropout
-        self.query = nn.Linear(dim, dim, bias)
-        self.key = nn.Linear(kv_dim or dim, dim, bias)
-        self.value = nn.Linear(kv_dim or dim, dim, bias)
-        self.out = nn.Linear(dim, dim, bias) if out else nn.Identity()
+        self.query = nn.Linear(dim, width, bias)
+        self.key = nn.Linear(kv_dim or dim, width, bias)
+        self.value = nn.Linear(kv_dim or dim, width, bias)
+        self.out = nn.Linear(width, dim, bias) if out else nn.Identity()
 
     def forward(
         self,
@@ -208,8 +211,8 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "*batch dim"]:
         """Of packed tokens, `memory` holds the same tokens (in another state); of padded blocks, any others too.
 
-        With a cache x holds the newest tokens only, and a bias goes by places whatever `pos` says. A `fixed` memory is
-        the same at every call, so that its keys and values are made once.
+        With a cache x holds the newest tokens only. A `fixed` memory is the same at every call, so that its keys and
+        values are made once.
         """
         kept = cache.get(self) if cache is not None else None
         q = self._heads(self.query(x))
@@ -241,7 +244,7 @@ def _padded(q: Tensor, k: Tensor, v: Tensor, where: Where, start: int, dropout: 
     if callable(allow):
         allow = None if causal else allow(places_q, places_k)
     if where.positions is not None:
-        pos = (places_q, places_k) if where.pos is None or start else (where.pos, where.pos)
+        pos = (places_q, places_k) if where.pos is None else (where.pos[..., start:], where.pos)
         bias = where.positions.bias(*pos)
     q, k, v = (tensor.transpose(1, 2) for tensor in (q, k, v))
     return attend(q, k, v, _of_all_heads(allow), bias, causal=causal, dropout=dropout).transpose(1, 2)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import relu
 
 from itemic.nn.attention import Attention, Cache, Where
 from itemic.nn.dropout import Dropout
@@ -47,11 +48,14 @@ class Block(nn.Module):
         *,
         dropout: float = 0.0,
         eps: float = 1e-5,
+        centre: bool = True,
     ) -> None:
+        """Without `centre` norms neither take off the mean nor have a bias, as in T5."""
         super().__init__()
+        normed = nn.LayerNorm if centre else nn.RMSNorm
         self.attend, self.feed, self.cross, self.norm = attend, feed, cross, norm
-        self.attend_norm, self.feed_norm = nn.LayerNorm(attend.dim, eps), nn.LayerNorm(attend.dim, eps)
-        self.cross_norm = nn.LayerNorm(attend.dim, eps) if cross is not None else None
+        self.attend_norm, self.feed_norm = normed(attend.dim, eps), normed(attend.dim, eps)
+        self.cross_norm = normed(attend.dim, eps) if cross is not None else None
         self.drop = Dropout(dropout)
 
     def forward(
@@ -72,7 +76,7 @@ class Block(nn.Module):
             x = self._added(x, self.cross_norm, lambda x: cross(x, memory, memory_where, cache, fixed=True))
         return self._added(x, self.feed_norm, self.feed)
 
-    def _added(self, x: Tensor, norm: nn.LayerNorm, f: Callable[[Tensor], Tensor]) -> Tensor:
+    def _added(self, x: Tensor, norm: nn.Module, f: Callable[[Tensor], Tensor]) -> Tensor:
         return x + self.drop(f(norm(x))) if self.norm == "pre" else norm(x + self.drop(f(x)))
 
 
@@ -96,3 +100,27 @@ class Stack(nn.Module):
         for block in self.blocks:
             x = block(x, where, memory, memory_where, cache)
         return self.norm(x)
+
+
+def t5(
+    dim: int, layers: int, heads: int, width: int, hidden: int, *, cross: bool = False, dropout: float = 0.0
+) -> Stack:
+    """The blocks of T5's encoder, or with `cross` of its decoder: no biases, norms by the root of the mean square.
+
+    Positions are the caller's, by `Where`. Queries are divided by the root of a head's width, where T5's are not: with
+    first weights as many times larger this is the same network.
+    """
+
+    def attention() -> Attention:
+        return Attention(dim, heads, width=width, bias=False, dropout=dropout)
+
+    def block() -> Block:
+        feed = Feed(dim, hidden, relu, dropout, bias=False)
+        beside = attention() if cross else None
+        return Block(attention(), feed, "pre", beside, dropout=dropout, eps=1e-6, centre=False)
+
+    stack = Stack([block() for _ in range(layers)], nn.RMSNorm(dim, 1e-6))
+    for layer in stack.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+    return stack

@@ -1,0 +1,230 @@
+"""Codes of items as a tree in flat arrays, and the search along it for the items that a model finds most likely.
+
+Only real items can come out, and nothing here depends on how many there are but the tree itself: a beam looks at the
+children of its node, never at the catalogue.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, Int64
+from torch import Tensor
+
+END = -1
+"""Stands behind the end of a code that is shorter than others; it is certain, and costs nothing."""
+
+
+class Level(NamedTuple):
+    """The nodes at one depth of a trie, those of the same parent side by side, by rising code."""
+
+    code: Int64[Tensor, " nodes"]
+    """The last code of each node's prefix; END where the code of its item is over."""
+    begin: Int64[Tensor, " nodes+1"]
+    """Its items are those from begin[n] to begin[n + 1] - 1 in the order of the trie."""
+    child: Int64[Tensor, " parents+1"]
+    """The nodes below node p of the level above: child[p] to child[p + 1] - 1."""
+
+
+@dataclass(frozen=True)
+class Trie:
+    """Which items have codes that begin with a prefix. Items may share their codes: a leaf then holds several.
+
+    >>> trie = Trie.of(np.array([[0, 1], [2, 0], [0, 0], [0, 1]]))
+    >>> trie.item.tolist(), [level.code.tolist() for level in trie.levels]
+    ([2, 0, 3, 1], [[0, 2], [0, 1, 0]])
+    >>> trie.levels[1].child.tolist(), trie.levels[1].begin.tolist()
+    ([0, 2, 3], [0, 1, 3, 4])
+    """
+
+    levels: tuple[Level, ...]
+    item: Int64[Tensor, " items"]
+    """The items in the order of their codes; those that share them by rising number."""
+    place: Int64[Tensor, " items"]
+    """Where each item stands in that order; -1 for items that are not in the trie."""
+
+    @classmethod
+    def of(cls, codes: Int[np.ndarray, "items levels"], items: Int[np.ndarray, " some"] | None = None) -> "Trie":
+        """The trie of these codes, item n having row n; or only of some `items` among them.
+
+        Codes of different lengths are filled up with END behind.
+        """
+        codes = np.asarray(codes)
+        chosen = np.arange(len(codes)) if items is None else np.unique(items)
+        order = chosen[_sorted(codes[chosen])]
+        ranked, levels, above = codes[order], [], np.array([0, len(order)])
+        new = np.zeros(len(order), bool)
+        new[:1] = True
+        for column in ranked.T:
+            new[1:] |= column[1:] != column[:-1]
+            begin = np.flatnonzero(new)
+            child = np.append(np.searchsorted(begin, above[:-1]), len(begin))
+            bounds = np.append(begin, len(order))
+            levels.append(Level(*(torch.from_numpy(x.astype(np.int64)) for x in (column[begin], bounds, child))))
+            above = bounds
+        place = np.full(len(codes), -1)
+        place[order] = np.arange(len(order))
+        return cls(tuple(levels), torch.from_numpy(order.astype(np.int64)), torch.from_numpy(place))
+
+    def to(self, device: torch.device | str) -> "Trie":
+        levels = tuple(Level(*(x.to(device) for x in level)) for level in self.levels)
+        return Trie(levels, self.item.to(device), self.place.to(device))
+
+    @property
+    def bytes(self) -> int:
+        """The size of its arrays."""
+        arrays = [self.item, self.place, *(x for level in self.levels for x in level)]
+        return sum(x.nbytes for x in arrays)
+
+
+class Found(NamedTuple):
+    """The most likely items of each query, best first, ties to the lower item; -1 and -inf where there are no more."""
+
+    items: Int64[Tensor, "queries k"]
+    scores: Float[Tensor, "queries k"]
+
+
+Step = Callable[[Int64[Tensor, "queries beams"] | None, Int64[Tensor, "queries beams"] | None], Float[Tensor, "..."]]
+"""Called once a level with the code that each beam took last and the beam of the call before that it goes on from, both
+None at first; gives the logarithms of the chances of all codes of the level, [queries, beams, codes], at first of one
+beam. A beam that found no way on is called too, with code 0."""
+
+
+def beam_search(
+    step: Step,
+    trie: Trie,
+    n_queries: int,
+    width: int,
+    k: int | None = None,
+    forbidden: tuple[Int[Tensor, " values"], Int[Tensor, " bounds"]] | None = None,
+) -> Found:
+    """The k most likely items along the trie, `width` prefixes of each query being followed; k is `width` if not given.
+
+    The score of an item is the sum of the logarithms of its codes' chances as `step` gives them, of which none is lost
+    to codes that lead nowhere. `forbidden` holds items for each query, as values and offsets of rows: they do not come
+    out, and prefixes that lead to nothing else take no beam. As wide as there are items the search is exact.
+    """
+    device = trie.item.device
+    dead = _dead(trie, n_queries, forbidden)
+    node = torch.zeros(n_queries, 1, dtype=torch.int64, device=device)
+    score = torch.zeros(n_queries, 1, device=device)
+    code = parent = None
+    for level, (row, barred, above) in zip(trie.levels, dead):
+        chances = step(code, parent)
+        first, beyond = level.child[node], level.child[node + 1]
+        beyond = beyond.where(score > -torch.inf, first)
+        fan = max(1, int((beyond - first).max())) if first.numel() else 1
+        child = first[..., None] + torch.arange(fan, device=device)
+        real = child < beyond[..., None]
+        child = child.where(real, 0)
+        token = level.code[child]
+        gained = chances.gather(-1, token.clamp(min=0)).masked_fill_(token == END, 0.0)
+        made = (score[..., None] + gained).masked_fill_(~real, -torch.inf)
+        if len(row):
+            at = (node[row] == above[:, None]) & (score[row] > -torch.inf)
+            hit, beam = at.nonzero(as_tuple=True)
+            made[row[hit], beam, barred[hit] - first[row[hit], beam]] = -torch.inf
+        score, pick = made.flatten(1).topk(min(width, made.shape[1] * fan))
+        parent, child, code = pick // fan, child.flatten(1), token.flatten(1)
+        node, code = child.gather(1, pick), code.gather(1, pick).clamp(min=0)
+    return _items_of(trie, node, score, width if k is None else k, n_queries, forbidden)
+
+
+def exact(chances: Float[Tensor, "queries levels codes"], codes: Int[Tensor, "items levels"], k: int) -> Found:
+    """The k most likely items where the codes of an item are independent, as from heads that all speak at once."""
+    total = chances[:, 0, codes[:, 0]]
+    for level in range(1, codes.shape[1]):
+        total += chances[:, level, codes[:, level]]
+    scores, items = total.topk(min(k, len(codes)))
+    return Found(*_ordered(items, scores))
+
+
+def lineage(
+    allow: Bool[Tensor, "queries before keys"] | None, parent: Int64[Tensor, "queries beams"]
+) -> Bool[Tensor, "queries beams more"]:
+    """Whom beams may see when the states of all beams of all steps are kept side by side: their forebears, and
+    themselves. Nothing is copied when beams are chosen; `allow` is what this gave for the step before.
+
+    >>> first = lineage(None, torch.tensor([[0, 0]]))
+    >>> lineage(first, torch.tensor([[1, 1]])).int()
+    tensor([[[0, 1, 1, 0],
+             [0, 1, 0, 1]]], dtype=torch.int32)
+    """
+    n, width = parent.shape
+    own = torch.eye(width, dtype=torch.bool, device=parent.device).expand(n, width, width)
+    if allow is None:
+        return own
+    return torch.cat([allow.gather(1, parent[..., None].expand(-1, -1, allow.shape[2])), own], 2)
+
+
+def _sorted(codes: Int[np.ndarray, "items levels"]) -> Int[np.ndarray, " items"]:
+    """The order of rows by their first code, then their second, and so on; stable."""
+    if len(codes) == 0:
+        return np.empty(0, np.int64)
+    low, high = codes.min(0).astype(np.int64), codes.max(0).astype(np.int64)
+    if np.log2((high - low + 1).astype(float)).sum() >= 63:
+        return np.lexsort(codes.T[::-1])
+    key = np.zeros(len(codes), np.int64)
+    for column, least, most in zip(codes.T, low, high):
+        key = key * (most - least + 1) + (column - least)
+    return np.argsort(key, kind="stable")
+
+
+Dead = tuple[Int64[Tensor, " n"], Int64[Tensor, " n"], Int64[Tensor, " n"]]
+"""Queries, nodes of a level that lead them only to what is forbidden, and the parents of these nodes."""
+
+
+def _dead(trie: Trie, n_queries: int, forbidden: tuple[Tensor, Tensor] | None) -> list[Dead]:
+    nothing = torch.empty(0, dtype=torch.int64, device=trie.item.device)
+    if forbidden is None or len(forbidden[0]) == 0:
+        return [(nothing, nothing, nothing)] * len(trie.levels)
+    row, place = _barred(trie, forbidden)
+    found = []
+    for level in trie.levels:
+        n_nodes = len(level.code)
+        node = torch.searchsorted(level.begin, place, right=True) - 1
+        key, count = (row * n_nodes + node).unique(return_counts=True)
+        key = key[count == level.begin.diff()[key % n_nodes]]
+        node = key % n_nodes
+        found.append((key // n_nodes, node, torch.searchsorted(level.child, node, right=True) - 1))
+    return found
+
+
+def _barred(trie: Trie, forbidden: tuple[Tensor, Tensor]) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]]:
+    """Each forbidden pair of query and place in the trie once."""
+    values, offsets = (x.to(trie.item.device, torch.int64) for x in forbidden)
+    row, place = torch.repeat_interleave(offsets.diff()), trie.place[values]
+    key = (row * len(trie.item) + place)[place >= 0].unique()
+    return key // len(trie.item), key % len(trie.item)
+
+
+def _items_of(
+    trie: Trie, node: Tensor, score: Tensor, k: int, n_queries: int, forbidden: tuple[Tensor, Tensor] | None
+) -> Found:
+    """The items at these leaves."""
+    begin = trie.levels[-1].begin
+    first, beyond = begin[node], begin[node + 1]
+    fan = max(1, int((beyond - first).max())) if node.numel() else 1
+    place = first[..., None] + torch.arange(fan, device=node.device)
+    scores = score[..., None].expand_as(place).masked_fill(place >= beyond[..., None], -torch.inf).flatten(1)
+    place = place.clamp(max=len(trie.item) - 1).flatten(1)
+    if fan > 1 and forbidden is not None:
+        row, barred = _barred(trie, forbidden)
+        own = torch.arange(n_queries, device=node.device)[:, None] * len(trie.item) + place
+        scores = scores.masked_fill(torch.isin(own, row * len(trie.item) + barred), -torch.inf)
+    items = trie.item[place].masked_fill(scores == -torch.inf, -1)
+    items, scores = (x[:, :k] for x in _ordered(items, scores))
+    short = k - items.shape[1]
+    if short > 0:
+        items = torch.nn.functional.pad(items, (0, short), value=-1)
+        scores = torch.nn.functional.pad(scores, (0, short), value=-torch.inf)
+    return Found(items, scores)
+
+
+def _ordered(items: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """By falling score, equal ones by rising item."""
+    by_item = items.argsort(1)
+    order = by_item.gather(1, torch.argsort(scores.gather(1, by_item), dim=1, descending=True, stable=True))
+    return items.gather(1, order), scores.gather(1, order)

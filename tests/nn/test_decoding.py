@@ -1,0 +1,165 @@
+"""The trie and the search along it, beside scoring every item one by one."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from itemic.data import Ragged
+from itemic.nn.decoding import END, Trie, beam_search, exact, lineage
+
+
+def chances(query, prefix, n_codes):
+    """Logarithms of the chances of what follows a prefix, by some rule that tells all prefixes apart."""
+    state = 0.7 * query + sum((3 + place) * (code + 1.3) for place, code in enumerate(prefix))
+    return torch.log_softmax(3 * torch.sin(torch.arange(n_codes, dtype=torch.float64) * (1.1 + state) + state), -1)
+
+
+def model(n_queries, n_codes):
+    """A step that remembers what each beam took."""
+    prefixes = [[()] for _ in range(n_queries)]
+
+    def step(code, parent):
+        nonlocal prefixes
+        if code is not None:
+            taken = zip(prefixes, parent.tolist(), code.tolist())
+            prefixes = [[own[p] + (c,) for p, c in zip(*beams)] for own, *beams in taken]
+        made = [torch.stack([chances(q, prefix, n_codes) for prefix in own]) for q, own in enumerate(prefixes)]
+        return torch.stack(made).float()
+
+    return step
+
+
+def one_by_one(n_queries, codes, n_codes):
+    """The score of every item for every query, along its own codes."""
+    scores = torch.zeros(n_queries, len(codes), dtype=torch.float64)
+    for query in range(n_queries):
+        for item, row in enumerate(codes.tolist()):
+            real = [code for code in row if code != END]
+            for place, code in enumerate(real):
+                scores[query, item] += chances(query, real[:place], n_codes)[code]
+    return scores
+
+
+def best(scores, k):
+    """Items by falling score, equal ones by rising number; -1 where the score is -inf."""
+    scores = scores.float()
+    order = torch.tensor([sorted(range(len(row)), key=lambda i: (-row[i], i)) for row in scores.tolist()])
+    found = scores.gather(1, order)[:, :k]
+    return order[:, :k].masked_fill(found == -torch.inf, -1), found
+
+
+catalogues = st.integers(1, 3).flatmap(
+    lambda levels: st.lists(st.tuples(*[st.integers(0, 3)] * levels), min_size=1, max_size=24, unique=True)
+)
+
+
+@given(catalogues)
+def test_every_prefix_has_a_node_and_every_node_the_items_with_its_prefix(rows):
+    codes = np.array(rows)
+    trie = Trie.of(codes)
+    assert codes[trie.item.numpy()].tolist() == sorted(map(list, rows))
+    assert trie.item[trie.place].tolist() == list(range(len(rows)))
+    above = {(): (0, len(rows))}
+    for depth, level in enumerate(trie.levels, 1):
+        nodes, children = {}, level.child.tolist()
+        for parent, prefix in enumerate(sorted(above)):
+            for node in range(children[parent], children[parent + 1]):
+                nodes[(*prefix, level.code[node].item())] = (level.begin[node].item(), level.begin[node + 1].item())
+        assert nodes.keys() == {row[:depth] for row in map(tuple, rows)}
+        for prefix, (begin, end) in nodes.items():
+            members = {i for i, row in enumerate(rows) if row[:depth] == prefix}
+            assert set(trie.item[begin:end].tolist()) == members
+        above = nodes
+
+
+@settings(max_examples=40)
+@given(catalogues, st.integers(0, 30), st.data())
+def test_as_wide_as_the_catalogue_the_search_is_the_ranking_of_all_items(rows, k, data):
+    codes, n_queries = np.array(rows), 3
+    items = st.lists(st.integers(0, len(rows) - 1), max_size=len(rows))
+    forbidden = Ragged.from_lists(data.draw(st.lists(items, min_size=n_queries, max_size=n_queries)))
+    scores = one_by_one(n_queries, codes, 4)
+    scores[forbidden.row_of_value, forbidden.values] = -torch.inf
+    arrays = torch.from_numpy(forbidden.values), torch.from_numpy(forbidden.offsets)
+    found = beam_search(model(n_queries, 4), Trie.of(codes), n_queries, len(rows), min(k, len(rows)), arrays)
+    items, values = best(scores, min(k, len(rows)))
+    assert found.items.tolist() == items.tolist()
+    torch.testing.assert_close(found.scores, values)
+
+
+def test_a_chosen_part_of_the_catalogue_is_searched_alone():
+    codes = np.random.default_rng(0).permutation(64)[:40, None] // [16, 4, 1] % 4
+    chosen = np.array([3, 5, 8, 13, 21, 34])
+    scores = one_by_one(2, codes, 4)
+    left_out = torch.ones(len(codes), dtype=torch.bool)
+    left_out[torch.from_numpy(chosen)] = False
+    scores[:, left_out] = -torch.inf
+    barred = torch.tensor([3, 4, 8]), torch.tensor([0, 2, 3])
+    scores[0, 3] = scores[1, 8] = -torch.inf
+    found = beam_search(model(2, 4), Trie.of(codes, chosen), 2, 6, forbidden=barred)
+    assert found.items.tolist() == best(scores, 6)[0].tolist()
+
+
+def test_items_that_share_their_codes_come_out_side_by_side():
+    codes = np.array([[1, 0], [0, 1], [1, 0], [0, 1], [1, 0]])
+    found = beam_search(model(1, 2), Trie.of(codes), 1, 5, forbidden=(torch.tensor([2]), torch.tensor([0, 1])))
+    scores = one_by_one(1, codes, 2)
+    scores[0, 2] = -torch.inf
+    assert found.items.tolist() == best(scores, 5)[0].tolist()
+    assert found.items[0, -1] == -1
+
+
+def test_codes_of_different_lengths_end_where_they_end():
+    codes = np.array([[0, END, END], [1, 1, END], [1, 2, 3], [1, 2, 1], [2, 0, END]])
+    found = beam_search(model(3, 4), Trie.of(codes), 3, 5)
+    items, values = best(one_by_one(3, codes, 4), 5)
+    assert found.items.tolist() == items.tolist()
+    torch.testing.assert_close(found.scores, values)
+
+
+def test_what_is_forbidden_takes_no_beam():
+    codes = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])  # all of one prefix forbidden, and one beam
+
+    def step(code, parent):
+        return torch.log_softmax(torch.tensor([[[5.0, 0.0]]]), -1)
+
+    found = beam_search(step, Trie.of(codes), 1, 1, forbidden=(torch.tensor([0, 1]), torch.tensor([0, 2])))
+    assert found.items.tolist() == [[2]]
+
+
+def test_a_narrow_search_gives_exact_scores_of_real_items():
+    rng = np.random.default_rng(1)
+    codes = np.unique(rng.integers(0, 8, (200, 3)), axis=0)
+    scores = one_by_one(4, codes, 8).float()
+    found = beam_search(model(4, 8), Trie.of(codes), 4, 5)
+    torch.testing.assert_close(found.scores, scores.gather(1, found.items))
+    assert (found.scores.diff() <= 0).all()
+    assert all(len(set(row)) == 5 for row in found.items.tolist())
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int64])
+def test_codes_too_wide_for_one_key_are_sorted_all_the_same(dtype):
+    codes = np.random.default_rng(2).integers(0, np.iinfo(np.int16).max, (500, 8)).astype(dtype)
+    assert codes[Trie.of(codes).item.numpy()].tolist() == sorted(codes.tolist())
+
+
+def test_independent_codes_are_scored_exactly():
+    rng = np.random.default_rng(3)
+    codes = np.unique(rng.integers(0, 6, (60, 3)), axis=0)
+    said = torch.log_softmax(torch.randn(5, 3, 6, generator=torch.Generator().manual_seed(0)), -1)
+    wanted = torch.stack([sum(row[place, code[place]] for place in range(3)) for row in said for code in codes])
+    found = exact(said, torch.from_numpy(codes), 7)
+    items, values = best(wanted.view(5, -1), 7)
+    assert found.items.tolist() == items.tolist()
+    torch.testing.assert_close(found.scores, values)
+
+
+def test_beams_see_their_forebears_and_nobody_else():
+    steps = [torch.tensor([[0, 0, 0]]), torch.tensor([[2, 0, 2]]), torch.tensor([[1, 1, 0]])]
+    allow = None
+    for parent in steps:
+        allow = lineage(allow, parent)
+    seen = [set(np.flatnonzero(row)) for row in allow[0].numpy()]
+    assert seen == [{0, 4, 6}, {0, 4, 7}, {2, 3, 8}]
