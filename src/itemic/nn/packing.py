@@ -65,6 +65,11 @@ class Packing:
         return int(self.lengths.max()) if len(self.lengths) else 0
 
     @cached_property
+    def order(self) -> Int64[Tensor, " sequences"]:
+        """The sequences by falling length, as they stand in the buckets one after the other; empty ones are last."""
+        return self.lengths.argsort(descending=True, stable=True)
+
+    @cached_property
     def buckets(self) -> list[Bucket]:
         """By falling length: each takes in shorter sequences as long as its padding stays within bounds."""
         return self._layout[0]
@@ -85,7 +90,8 @@ class Packing:
     @cached_property
     def _layout(self) -> tuple[list[Bucket], Int64[Tensor, " padded"] | None, Int64[Tensor, " tokens"] | None]:
         """The buckets, the token in each of their rows, and the row of each token; None where rows are the tokens."""
-        lengths, order = self.lengths.sort(descending=True, stable=True)
+        order = self.order
+        lengths = self.lengths[order]
         bounds = _greedy(lengths[: int((lengths > 0).sum())].tolist(), self.waste)
         buckets, into, own = [], [], []
         for start, stop in pairwise(bounds):

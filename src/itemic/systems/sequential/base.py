@@ -1,23 +1,18 @@
-"""What models of histories share: they read the newest items of whoever asks, and need not have met them before.
-
-Somebody of whom nothing is known gets what most users took, as from `popularity`.
-"""
+"""What sequential models share: they read the newest items of whoever asks, and need not have met them before."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32
+from jaxtyping import Float32
 from pydantic import Field
 from typing_extensions import TypeVar
 
-from itemic.data import Dataset, Query, Ragged, Ranking, Table
+from itemic.data import Dataset, Query, Ragged
 from itemic.errors import ConfigError, DataError, did_you_mean
 from itemic.model import M
-from itemic.nn.topk import top_k
-from itemic.progress import report
 from itemic.systems.base import SystemConfig, VectorRecommender
+from itemic.systems.histories import ByHistory
 
 READ = 256
 """Histories read at a time in answering: their states stay in the cache."""
@@ -37,31 +32,8 @@ class SequenceConfig(SystemConfig):
 C = TypeVar("C", bound=SequenceConfig)
 
 
-class SequenceRecommender(VectorRecommender[C, M]):
+class SequenceRecommender(ByHistory[C, M], VectorRecommender[C, M]):
     """A system gives `read`, and `item_vectors` in whose space it reads; one that has its own `prepare` calls this."""
-
-    def prepare(self, train: Dataset) -> None:
-        if train.interactions.time is None and not train.ordered:
-            raise DataError(
-                f"{self.entry.name} learns from the order of what people did; {train.name} has no times, and its rows "
-                "stand in no known order. Name the time column when importing (--columns time=NAME)."
-            )
-        lengths = np.diff(train.interactions.offsets)
-        if lengths.max(initial=0) < 2:
-            raise DataError(
-                f"{self.entry.name} learns what follows what; nobody in {train.name} has two interactions. Add some."
-            )
-        longer = int((lengths > self.config.max_length + 1).sum())
-        if longer:
-            report(f"{longer:,} histories exceed max_length={self.config.max_length}: their newest items count", 1, 1)
-        self._taken_by = train.interactions.item_counts()
-
-    def finish(self) -> None:
-        self.tables["taken_by"] = self._taken_by.astype(np.float32)
-
-    def encode_items(self, items: Table) -> None:
-        """Nobody took them yet; a system that ranks new items adds to this what it makes of them."""
-        self.tables["taken_by"] = np.append(self.tables["taken_by"], np.zeros(len(items), np.float32))
 
     def read(self, histories: Ragged) -> Float32[np.ndarray, "histories dim"]:
         """The vector of what comes next after each of these histories, none empty, none longer than `max_length`."""
@@ -69,8 +41,7 @@ class SequenceRecommender(VectorRecommender[C, M]):
 
     def query_vectors(self, query: Query) -> Float32[np.ndarray, "queries dim"]:
         """What `read` gives; zeros for empty histories, whose ranking is by popularity."""
-        assert query.history is not None
-        told = np.flatnonzero(query.history.lengths)
+        told = np.flatnonzero(self.told(query))
         vectors = np.zeros((len(query), self.item_vectors().shape[1]), np.float32)
         with torch.no_grad():
             for start in range(0, len(told), READ):
@@ -82,32 +53,6 @@ class SequenceRecommender(VectorRecommender[C, M]):
         """What `read` gives for the histories of these requests; for systems that read more of them than items."""
         assert query.history is not None
         return self.read(query.history.last(self.config.max_length))
-
-    def rank(self, query: Query, k: int = 10) -> Ranking:
-        """As of any recommender; `reasons` says how many requests without a history were answered by popularity."""
-        ranking = super().rank(query, k)
-        assert query.history is not None
-        n = int((query.history.lengths == 0).sum())
-        said = f"{n:,} of {len(query):,} requests have no history: these lists are the most popular items"
-        return replace(ranking, reasons=(*ranking.reasons, said)) if n else ranking
-
-    def _rank_block(self, query: Query, k: int, allowed: Bool[np.ndarray, " items"] | None) -> tuple:
-        items, scores = super()._rank_block(query, k, allowed)
-        assert query.history is not None
-        silent = np.flatnonzero(query.history.lengths == 0)
-        if len(silent):
-            popular = np.where(True if allowed is None else allowed, self.tables["taken_by"], np.float32(-np.inf))
-            masked = query.take(silent).masked()
-            everywhere = np.repeat(popular[None], len(silent), 0)
-            items[silent], scores[silent] = top_k(everywhere, k, exclude=(masked.values, masked.offsets))
-        return items, scores
-
-    def _score_candidates(self, query: Query) -> Float32[np.ndarray, " candidates"]:
-        assert query.history is not None
-        assert isinstance(query.candidates, Ragged)
-        silent = (query.history.lengths == 0)[query.candidates.row_of_value]
-        popular = self.tables["taken_by"][query.candidates.values]
-        return np.where(silent, popular, super()._score_candidates(query))
 
 
 def next_items(histories: Ragged, length: int) -> tuple[Ragged, Ragged]:
