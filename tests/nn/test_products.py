@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from itemic.nn import products
-from itemic.nn.products import fast_products
+from itemic.nn.products import fast_products, usual_products
 
 SETTINGS = torch.backends.mkldnn.matmul
 
@@ -36,6 +36,20 @@ def test_a_precision_that_the_user_chose_stays(decided):
         SETTINGS.fp32_precision = "ieee"
         with fast_products():
             assert SETTINGS.fp32_precision == "ieee"
+    finally:
+        SETTINGS.fp32_precision = "none"
+
+
+def test_inside_it_can_be_left_for_a_while_unless_the_user_chose(decided):
+    decided(True)
+    with fast_products():
+        with usual_products():
+            assert SETTINGS.fp32_precision == "none"
+        assert SETTINGS.fp32_precision == "bf16"
+    try:
+        SETTINGS.fp32_precision = "bf16"
+        with usual_products():
+            assert SETTINGS.fp32_precision == "bf16"
     finally:
         SETTINGS.fp32_precision = "none"
 

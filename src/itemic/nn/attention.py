@@ -17,6 +17,7 @@ from itemic.nn.dropout import kept
 from itemic.nn.masks import NEVER, Rule
 from itemic.nn.packing import Packing
 from itemic.nn.positions import Positions
+from itemic.nn.products import usual_products
 
 BLOCK = 1 << 20
 """Weights of attention made at a time where dropout falls on them: 4 MB, which stay in the cache of a CPU."""
@@ -49,7 +50,8 @@ def attend(
     mask = allow
     if bias is not None:
         mask = bias if allow is None else bias.masked_fill(~allow, -torch.inf)
-    return scaled_dot_product_attention(q, k, v, mask, dropout, causal)
+    with usual_products():
+        return scaled_dot_product_attention(q, k, v, mask, dropout, causal)
 
 
 class _WithDropout(torch.autograd.Function):

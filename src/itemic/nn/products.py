@@ -15,6 +15,8 @@ import torch
 from torch import Generator, Tensor
 
 SETTINGS: Any = torch.backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue]
+_ours = False
+"""Whether the setting is that of `fast_products`, not of the user."""
 
 
 @contextmanager
@@ -26,10 +28,30 @@ def fast_products() -> Iterator[None]:
     tensor([[3., 3.],
             [3., 3.]])
     """
-    before = SETTINGS.fp32_precision
+    global _ours
+    before, ours = SETTINGS.fp32_precision, _ours
     try:
         if before == "none" and torch.backends.mkldnn.is_available() and _faster_and_exact():
-            SETTINGS.fp32_precision = "bf16"
+            SETTINGS.fp32_precision, _ours = "bf16", True
+        yield
+    finally:
+        SETTINGS.fp32_precision, _ours = before, ours
+
+
+@contextmanager
+def usual_products() -> Iterator[None]:
+    """Inside, they go where torch sends them whatever is around: for kernels of many small products, on which oneDNN
+    takes three times as long.
+
+    >>> with fast_products(), usual_products():
+    ...     torch.ones(2, 3) @ torch.ones(3, 2)
+    tensor([[3., 3.],
+            [3., 3.]])
+    """
+    before = SETTINGS.fp32_precision
+    try:
+        if _ours:
+            SETTINGS.fp32_precision = "none"
         yield
     finally:
         SETTINGS.fp32_precision = before
