@@ -11,6 +11,7 @@ from torch.nn.functional import gelu, relu
 
 from itemic.nn import attention, masks
 from itemic.nn.attention import Attention, Cache, Where, attend
+from itemic.nn.decoding import lineage
 from itemic.nn.packing import Packing
 from itemic.nn.positions import Alibi, Buckets, Positions, Rotary
 from itemic.nn.transformer import Block, Feed, Stack
@@ -241,6 +242,27 @@ def test_reading_on_with_a_cache_is_reading_all_at_once(rule, kind, norm):
     whole, cache = stack(x, where), Cache()
     parts = [stack(x[:, start:stop], where, cache=cache) for start, stop in ((0, 4), (4, 5), (5, 7))]
     torch.testing.assert_close(torch.cat(parts, 1), whole)
+
+
+@pytest.mark.parametrize("kind", ["rotary", "buckets"])
+def test_beams_beside_each_other_are_as_if_each_were_read_alone(kind):
+    x, positions = torch.randn(1, 5, DIM, dtype=torch.float64), POSITIONS[kind]().double()
+    stack, cache, parents = a_stack(), Cache(), [[0], [0, 0], [1, 1]]  # a root, its two children, two of the second's
+    allow, places, made = None, [], []
+    for level, (parent, part) in enumerate(zip(parents, x.split([1, 2, 2], 1))):
+        allow = lineage(allow, torch.tensor([parent]))
+        places += [level] * len(parent)
+        made.append(stack(part, Where(allow, None, positions, torch.tensor(places)), cache=cache))
+    alone = stack(x[:, [0, 2, 4]], Where(masks.causal, None, positions))
+    torch.testing.assert_close(torch.cat(made, 1)[:, [0, 2, 4]], alone)
+
+
+def test_heads_may_be_wider_together_than_what_they_read():
+    attend = Attention(DIM, 2, width=6).double()
+    x = torch.randn(1, 4, DIM, dtype=torch.float64)
+    q, k, v = (layer(x).unflatten(-1, (2, 3)) for layer in (attend.query, attend.key, attend.value))
+    weights = (torch.einsum("bqhd,bkhd->bhqk", q, k) / 3**0.5).softmax(-1)
+    torch.testing.assert_close(attend(x), attend.out(torch.einsum("bhqk,bkhd->bqhd", weights, v).flatten(-2)))
 
 
 def test_a_cache_goes_on_with_chosen_rows_of_the_batch():
