@@ -12,7 +12,7 @@ from itemic.errors import ConfigError, DataError, LoadError
 from itemic.evaluation import evaluate, reproduce, reproduce_list
 from itemic.evaluation.recipes import Recipe, all_recipes, find_recipe, merged, recipes_folder
 from itemic.evaluation.reproduce import data_of, measure
-from itemic.evaluation.tables import results_table, standing, write_tables
+from itemic.evaluation.tables import results_table, standing, variants, write_tables
 from itemic.registry import system
 from itemic.systems.base import ScoreRecommender, SystemConfig
 from itemic.training import TrainingConfig
@@ -376,10 +376,15 @@ def test_the_standing_has_each_system_once_at_its_best_on_one_split(place, tmp_p
     assert values == sorted(values, reverse=True)
     with pytest.raises(DataError, match="holds no results on skewed, split last"):
         standing("skewed", "last")
+    recipes = variants("toy-counts", "skewed").splitlines()
+    assert [line.split("|")[1].strip() for line in recipes] == ["recipe", "---", "the main one", "rare"]
+    with pytest.raises(DataError, match="no results of ease on skewed. Make one: itemic reproduce ease skewed"):
+        variants("ease", "skewed")
     page = tmp_path / "page.md"
-    page.write_text("<!-- skewed random -->\nold\n<!-- /skewed random -->\n")
+    made = {"skewed random": standing("skewed", "random"), "variants toy-counts skewed": "\n".join([*recipes, ""])}
+    page.write_text("".join(f"<!-- {name} -->\nold\n<!-- /{name} -->\n" for name in made))
     write_tables(page)
-    assert page.read_text() == f"<!-- skewed random -->\n{standing('skewed', 'random')}<!-- /skewed random -->\n"
+    assert page.read_text() == "".join(f"<!-- {name} -->\n{table}<!-- /{name} -->\n" for name, table in made.items())
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from itemic import registry
 from itemic.errors import DataError
 from itemic.files import write_text
 
-MARKED = re.compile(r"<!-- (results|systems|[\w-]+ [a-z]+) -->.*?<!-- /\1 -->", re.DOTALL)
+MARKED = re.compile(r"<!-- (results|systems|variants [\w-]+ [\w-]+|[\w-]+ [a-z]+) -->.*?<!-- /\1 -->", re.DOTALL)
 HEADER = ("system", "data set", "metric", "measured", "published or reference", "ratio", "fit, s")
 ALIGNED = ("---", "---", "---", "---:", "---:", "---:", "---:")
 
@@ -64,21 +64,43 @@ def standing(dataset: str, split: str, folder: str | Path = "results") -> str:
             best[facts["system"]] = facts
     if not best:
         raise DataError(f"{folder} holds no results on {dataset}, split {split}. Make one: itemic reproduce")
-    found = sorted(best.values(), key=_value, reverse=True)
-    names = list(found[0]["metrics"])
-    rows = [("system", *names, "fit, s"), ("---", *["---:"] * len(names), "---:")]
-    for facts in found:
-        measured = [f"{facts['metrics'][name]['value']:.4f}" if name in facts["metrics"] else "–" for name in names]
-        shown = f"`{facts['system']}`" + (f", {facts['variant']}" if facts["variant"] not in (None, split) else "")
-        rows.append(
-            (shown, *measured, f"{facts['seconds']:,.0f}" if facts["seconds"] >= 10 else f"{facts['seconds']:.1f}")
+    shown = {
+        f"`{name}`" + (f", {facts['variant']}" if facts["variant"] not in (None, split) else ""): facts
+        for name, facts in best.items()
+    }
+    return _side_by_side("system", shown)
+
+
+def variants(system: str, dataset: str, folder: str | Path = "results") -> str:
+    """A Markdown table of what the recipes of one system on a data set gave, the best one first.
+
+    Raises:
+        DataError: nothing was measured there.
+    """
+    found = [f for f in _results(folder) if (f["system"], f["dataset"]) == (system, dataset)]
+    if not found:
+        raise DataError(
+            f"{folder} holds no results of {system} on {dataset}. Make one: itemic reproduce {system} {dataset}"
         )
+    return _side_by_side("recipe", {facts["variant"] or "the main one": facts for facts in found})
+
+
+def _side_by_side(what: str, results: dict[str, dict[str, Any]]) -> str:
+    """Results by name, the best one first."""
+    found = sorted(results.items(), key=lambda result: _value(result[1]), reverse=True)
+    names = list(found[0][1]["metrics"])
+    rows = [(what, *names, "fit, s"), ("---", *["---:"] * len(names), "---:")]
+    for shown, facts in found:
+        measured = [f"{facts['metrics'][name]['value']:.4f}" if name in facts["metrics"] else "–" for name in names]
+        seconds = f"{facts['seconds']:,.0f}" if facts["seconds"] >= 10 else f"{facts['seconds']:.1f}"
+        rows.append((shown, *measured, seconds))
     return _markdown(rows)
 
 
 def write_tables(path: str | Path, folder: str | Path = "results") -> None:
-    """Puts tables between their markers: `<!-- results -->` to `<!-- /results -->`, the same with `systems`, and for
-    the standing on a data set with its name and split, as in `<!-- gowalla-ngcf official -->`.
+    """Puts tables between their markers: `<!-- results -->` to `<!-- /results -->`, the same with `systems`, for the
+    standing on a data set with its name and split, as in `<!-- gowalla-ngcf official -->`, and for the recipes of a
+    system with `<!-- variants sasrec amazon-beauty -->`.
 
     Raises:
         DataError: the file has not both markers of any table, or there are no results.
@@ -86,11 +108,13 @@ def write_tables(path: str | Path, folder: str | Path = "results") -> None:
     path = Path(path)
 
     def table(marked: re.Match[str]) -> str:
-        name, _, split = marked[1].partition(" ")
-        if not split:
-            made = {"results": results_table, "systems": systems_table}[name](folder)
+        name, *where = marked[1].split()
+        if name == "variants":
+            made = variants(where[0], where[1], folder)
+        elif where:
+            made = standing(name, where[0], folder)
         else:
-            made = standing(name, split, folder)
+            made = {"results": results_table, "systems": systems_table}[name](folder)
         return f"<!-- {marked[1]} -->\n{made}<!-- /{marked[1]} -->"
 
     text, found = MARKED.subn(table, path.read_text())
