@@ -54,7 +54,7 @@ def test_each_place_knows_what_came_before_what_follows(rows, length):
     assert following.to_lists() == [row[1:] for row in windows]
 
 
-@pytest.fixture(params=["pre", "post", "original"])
+@pytest.fixture(params=["pre", "post", "original", "ported"])
 def network(request):
     torch.manual_seed(0)
     return Network(20, Config(dim=8, heads=2, norm=request.param, max_length=6)).eval()
@@ -81,6 +81,32 @@ def test_without_blocks_the_score_is_that_of_the_last_item_and_its_position():
     x = math.sqrt(8) * network.item[5] + network.positions.table[0]
     expected = (x - x.mean()) / x.var(unbiased=False).sqrt()
     torch.testing.assert_close(states(network, [1, 5])[-1], expected)
+
+
+def test_the_ported_blocks_are_those_of_torchs_attention_beside_a_normalised_stream():
+    torch.manual_seed(0)
+    network = Network(20, Config(dim=8, heads=2, norm="ported", positions="from_start", max_length=6)).eval()
+    history = torch.tensor([1, 5, 2, 7])
+    x = math.sqrt(8) * network.item[history] + network.positions.table[:4]
+    for block in network.stack.blocks:
+        attend = nn.MultiheadAttention(8, 2, batch_first=True).eval()
+        own = block.attend
+        attend.in_proj_weight = nn.Parameter(torch.cat([own.query.weight, own.key.weight, own.value.weight]))
+        attend.out_proj.weight = own.out.weight
+        q = block.attend_norm(x)
+        later = torch.ones(4, 4, dtype=torch.bool).triu(1)
+        x = block.feed_norm(q + attend(q[None], x[None], x[None], attn_mask=later)[0][0])
+        x = x + block.feed.outer(block.feed.inner(x).relu())
+    torch.testing.assert_close(states(network, history.tolist()), network.stack.norm(x))
+
+
+def test_the_ported_blocks_begin_as_torchs_attention_does_and_else_small():
+    block = Network(20, Config(dim=64, norm="ported")).stack.blocks[0]
+    torchs = nn.MultiheadAttention(64, 1).in_proj_weight.std().item()
+    for layer in (block.attend.query, block.attend.key, block.attend.value):
+        assert layer.weight.std().item() == pytest.approx(torchs, rel=0.05)
+    for layer in (block.attend.out, block.feed.inner, block.feed.outer):
+        assert layer.weight.std().item() == pytest.approx(0.02, rel=0.1)
 
 
 @pytest.mark.parametrize("positions", ["from_end", "from_start", "none"])

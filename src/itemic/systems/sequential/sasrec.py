@@ -45,9 +45,10 @@ class Config(SequenceConfig):
     """sampled_ce: whether the sum over those drawn stands for that over all items (the logQ correction)."""
     calibration: float = Field(0.75, ge=0, le=1)
     """gbce: from 0, plain BCE, to 1, scores as true chances; slower to learn the higher. The paper: 0.75."""
-    norm: Literal["pre", "post", "original"] = "pre"
+    norm: Literal["pre", "post", "original", "ported"] = "pre"
     """Where blocks normalise: before each layer, after it, or as in the code of the paper, whose residual stream is
-    normalised and whose attention has no output projection."""
+    normalised and whose attention has no output projection. `ported` is that as the study of losses has it, with an
+    output projection, and with first weights so small that blocks begin as if they were not there."""
     positions: Literal["from_end", "from_start", "rotary", "none"] = "from_end"
     """How places are told: a vector for each distance from the newest item, as in the paper; for each place from the
     oldest one read; by angles between places; or not at all."""
@@ -96,7 +97,7 @@ class Places(NamedTuple):
 class Network(nn.Module):
     def __init__(self, n_items: int, config: Config) -> None:
         super().__init__()
-        dim, drop, original = config.dim, config.dropout, config.norm == "original"
+        dim, drop, norm = config.dim, config.dropout, config.norm
         self.item = nn.Parameter(torch.empty(n_items, dim).normal_(std=0.02))
         self.untied = None if config.tied else nn.Parameter(torch.empty(n_items, dim).normal_(std=0.02))
         self.from_end = config.positions == "from_end"
@@ -105,18 +106,23 @@ class Network(nn.Module):
         self.drop = Dropout(drop)
         blocks = [
             Block(
-                Attention(dim, config.heads, out=not original, dropout=drop),
+                Attention(dim, config.heads, out=norm != "original", dropout=drop),
                 Feed(dim, config.width * dim, relu, drop),
-                "sasrec" if config.norm == "original" else config.norm,
+                "sasrec" if norm in ("original", "ported") else norm,
                 dropout=drop,
                 eps=1e-8,
             )
             for _ in range(config.layers)
         ]
-        self.stack = Stack(blocks, nn.Identity() if config.norm == "post" else nn.LayerNorm(dim, 1e-8))
-        for layer in self.stack.modules():
+        self.stack = Stack(blocks, nn.Identity() if norm == "post" else nn.LayerNorm(dim, 1e-8))
+        for name, layer in self.stack.named_modules():
             if isinstance(layer, nn.Linear):
-                nn.init.xavier_uniform_(layer.weight)
+                if norm != "ported":
+                    nn.init.xavier_uniform_(layer.weight)
+                elif name.endswith(("query", "key", "value")):
+                    nn.init.xavier_uniform_(layer.weight, gain=0.5**0.5)  # as three parts of one matrix
+                else:
+                    nn.init.normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
 
     @property
