@@ -339,7 +339,7 @@ class Model(Generic[C, M]):
 
     def _check_needs(self, train: Dataset) -> None:
         name = self.entry.name
-        if len(train.interactions) == 0:
+        if "interactions" in self.entry.needs and len(train.interactions) == 0:
             raise DataError(f"{name} cannot be fitted: {train.name} has no interactions in its train part.")
         for need in self.entry.needs:
             table, _, column = need.partition(".")

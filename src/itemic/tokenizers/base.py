@@ -1,0 +1,202 @@
+"""What all tokenizers share: whose vectors they read, what has no vector, how items are told apart, and new items."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from jaxtyping import Float32, Int32, Int64
+from pydantic import Field
+from typing_extensions import TypeVar
+
+from itemic.data import Dataset, Interactions, Table
+from itemic.data.importing import item_table
+from itemic.errors import DataError
+from itemic.model import Encoder, M, ModelConfig, Tokenizer, part
+from itemic.progress import report
+from itemic.tokenizers.collisions import WAYS, Name
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+BLOCK = 16_384
+"""Vectors that are read into memory and encoded at a time."""
+
+
+class TokenizerConfig(ModelConfig):
+    """The options of a tokenizer."""
+
+    collisions: Name = "suffix"
+    """How items with equal codes are told apart: suffix (one more code, as in TIGER), nearest (the last code is the
+    next nearest that is free), sinkhorn (they are dealt out evenly, as in LC-Rec), shared (they are not)."""
+    seed: int = Field(0, ge=0)
+    """Of all random draws."""
+
+
+C = TypeVar("C", bound=TokenizerConfig)
+
+
+class ItemTokenizer(Tokenizer[C, M]):
+    """A tokenizer of the items of a catalogue. One derived from it says how vectors and codes belong together.
+
+    `content_sizes`, `learn` or a network, `coded`, `last_costs` and `meant` are all that it has to define.
+    """
+
+    vectors: Encoder = part("text")
+
+    # What a tokenizer defines -----------------------------------------------------------------------------------------
+
+    @property
+    def content_sizes(self) -> tuple[int, ...]:
+        """How many codes there are at each level that a vector decides."""
+        raise TypeError(f"{type(self).__name__} has no sizes")
+
+    def learn(self, x: Float32[np.ndarray, "rows dim"]) -> dict[str, np.ndarray]:
+        """The fitted arrays, from vectors without nan; for a tokenizer that has no network."""
+        raise TypeError(f"{type(self).__name__} learns nothing")
+
+    def coded(self, x: "Float32[Tensor, 'rows dim']") -> "Int64[Tensor, 'rows coded']":
+        """The nearest codes of vectors without nan."""
+        raise TypeError(f"{type(self).__name__} encodes nothing")
+
+    def last_costs(self, x: "Float32[Tensor, 'rows dim']") -> "Float32[Tensor, 'rows size']":
+        """How far each vector is from every code of the last level, its codes before that being as they are."""
+        raise TypeError(f"{type(self).__name__} cannot tell items apart by their last code")
+
+    def meant(self, codes: "Int64[Tensor, 'rows some']") -> "Float32[Tensor, 'rows dim']":
+        """The vectors that codes stand for; those of the first levels alone where only these are given."""
+        raise TypeError(f"{type(self).__name__} cannot go from codes to vectors")
+
+    # What all of them do ----------------------------------------------------------------------------------------------
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        sizes = self.content_sizes
+        return (*sizes, sizes[-1]) if self._has_suffix else sizes
+
+    def encode(self, vectors: Float32[np.ndarray, "rows dim"]) -> Int32[np.ndarray, "rows coded"]:
+        self._check_width(vectors)
+        codes = np.full((len(vectors), len(self.content_sizes)), -1, np.int32)
+        for start, there, x in blocks(vectors):
+            codes[start + there] = self.coded(x).numpy()
+        return codes
+
+    def decode(self, codes: Int32[np.ndarray, "rows some"]) -> Float32[np.ndarray, "rows dim"]:
+        """The vectors that codes, or the first levels of codes, stand for; nan where they are -1."""
+        import torch
+
+        codes = codes[:, : len(self.content_sizes)]
+        there = (codes >= 0).all(1)
+        vectors = np.full((len(codes), self.shape["dim"]), np.nan, np.float32)
+        vectors[there] = self.meant(torch.from_numpy(codes[there].astype(np.int64))).numpy()
+        return vectors
+
+    def survey(self, train: Dataset) -> None:
+        self._fitting = self.vectors_of(train.items)
+        self.shape = {"dim": int(self._fitting.shape[1]), "fitted_items": train.n_items}
+
+    def solve(self, train: Dataset) -> dict[str, np.ndarray]:
+        return self.learn(present(self._fitting))
+
+    def finish(self) -> None:
+        width = len(self.sizes)
+        self.tables = {"codes": self.told_apart(self._fitting, np.empty((0, width), np.int32))}
+        del self._fitting
+
+    def add_items(self, items: Any) -> Self:
+        catalogue = self.catalogue
+        new = items if isinstance(items, Table) else item_table(items)
+        longer = catalogue.items.extended(new)
+        codes = self.told_apart(self.vectors_of(new), self.codes)
+        self.tables = {**self.tables, "codes": np.concatenate([self.codes, codes])}
+        nothing = Interactions.none(catalogue.n_users, len(longer))
+        self._catalogue = replace(catalogue, items=longer, interactions=nothing)
+        return self
+
+    def vectors_of(self, items: Table) -> Float32[np.ndarray, "items dim"]:
+        """The vectors of a table of items, by the part `vectors`; says how many items have none.
+
+        Raises:
+            DataError: there are more or fewer vectors than items, or none at all.
+        """
+        vectors, name, n = self.vectors.encode(items), self.entry.name, len(items)
+        encoder = self.vectors.entry.name
+        if len(vectors) != n:
+            raise DataError(
+                f"{name}: {encoder} gave {len(vectors):,} vectors for {n:,} items. Make them again, one for each item."
+            )
+        bare = n - sum(len(there) for _, there, _ in blocks(vectors))
+        if bare == n:
+            raise DataError(f"{name}: none of the {n:,} items has a vector by {encoder}. Give them what it reads.")
+        if bare:
+            report(f"{bare:,} of {n:,} items have no vector by {encoder}: {name} gives them no codes", 1, 1)
+        return vectors
+
+    def told_apart(
+        self, vectors: Float32[np.ndarray, "items dim"], known: Int32[np.ndarray, "known levels"]
+    ) -> Int32[np.ndarray, "items levels"]:
+        """The codes of items with these vectors, told apart from each other and from known ones."""
+        content = self.encode(vectors)
+        there = np.flatnonzero(content[:, 0] >= 0)
+        codes = np.full((len(content), len(self.sizes)), -1, np.int32)
+
+        def costs(rows: Int64[np.ndarray, " rows"]) -> Float32[np.ndarray, "rows size"]:
+            return np.concatenate([self.last_costs(x).numpy() for _, _, x in blocks(vectors[there[rows]])])
+
+        tell_apart = WAYS[self.config.collisions]
+        codes[there] = tell_apart(content[there], known[known[:, 0] >= 0], self.content_sizes[-1], costs)
+        return codes
+
+    def enough(self, n: int, size: int) -> None:
+        """Passes if n vectors can be told into so many codes.
+
+        Raises:
+            DataError: they are fewer; says what size fits.
+        """
+        if n < size:
+            fits = 2 ** max(1, (n // 2).bit_length() - 1)
+            raise DataError(
+                f"{self.entry.name}: {n:,} items with a vector cannot fill {size:,} codes. Set size={fits}."
+            )
+
+    @property
+    def _has_suffix(self) -> bool:
+        return self.config.collisions == "suffix"
+
+    def _check_width(self, vectors: Float32[np.ndarray, "rows dim"]) -> None:
+        dim = self.shape["dim"]
+        if vectors.ndim != 2 or vectors.shape[1] != dim:
+            shape = " x ".join(f"{n:,}" for n in vectors.shape)
+            raise DataError(
+                f"{self.entry.name} was fitted on vectors of width {dim:,}; these are {shape}. Use the same encoder."
+            )
+
+
+def blocks(
+    vectors: Float32[np.ndarray, "rows dim"],
+) -> "Iterator[tuple[int, Int64[np.ndarray, ' rows'], Float32[Tensor, 'rows dim']]]":
+    """The vectors without nan or infinity a block at a time: where it starts, which of its rows they are, and they."""
+    import torch
+
+    for start in range(0, len(vectors), BLOCK):
+        block = torch.from_numpy(np.array(vectors[start : start + BLOCK], np.float32))  # a copy: it may lie on disk
+        there = block.sum(1).isfinite()
+        yield start, there.nonzero()[:, 0].numpy(), block if bool(there.all()) else block[there]
+
+
+def present(vectors: Float32[np.ndarray, "rows dim"]) -> Float32[np.ndarray, "some dim"]:
+    """The rows without nan or infinity; no copy is made where that is all of them."""
+    there = [start + rows for start, rows, _ in blocks(vectors)]
+    rows = np.concatenate(there)
+    return vectors if len(rows) == len(vectors) else np.asarray(vectors[rows], np.float32)
+
+
+def sampled(
+    x: Float32[np.ndarray, "rows dim"], size: int, sample: int | None, rng: "Generator"
+) -> Float32[np.ndarray, "some dim"]:
+    """At most `sample` vectors for each of `size` codes, drawn without repeats, in memory; x itself where None."""
+    import torch
+
+    if sample is None or len(x) <= size * sample:
+        return x
+    return np.asarray(x[torch.randperm(len(x), generator=rng)[: size * sample].sort().values.numpy()], np.float32)
