@@ -99,6 +99,8 @@ class Model(Generic[C, M]):
     Config: ClassVar[type[ModelConfig]]
     declared: ClassVar[dict[str, Part]] = {}
     """The parts it is made of, by role."""
+    judges_itself: ClassVar[bool] = False
+    """Whether it is validated without a validation part, by what it was fitted on: codes are, rankings never."""
     config: C
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -265,7 +267,6 @@ class Model(Generic[C, M]):
         seed = int(getattr(self.config, "seed", 0))
 
         def validate() -> dict[str, float]:
-            assert valid is not None
             self._take_weights()
             metrics = self.validate(valid)
             if watch is not None:
@@ -278,7 +279,7 @@ class Model(Generic[C, M]):
             "validation part": valid.label if valid is not None else None,
             **_named(self.config.model_dump(mode="json")),
         }
-        hooks = Hooks(self.on_epoch, self.on_step, validate if valid is not None else None)
+        hooks = Hooks(self.on_epoch, self.on_step, validate if valid is not None or self.judges_itself else None)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._module = self.build(self.catalogue)
@@ -326,8 +327,8 @@ class Model(Generic[C, M]):
     def on_step(self, step: int) -> None:
         """Called after each step; may change parameters and buffers, nothing else."""
 
-    def validate(self, valid: EvalSet) -> dict[str, float]:
-        """Metrics of the model as it stands, by name."""
+    def validate(self, valid: EvalSet | None) -> dict[str, float]:
+        """Metrics of the model as it stands, by name; `valid` is None only for one that `judges_itself`."""
         raise TypeError(f"{type(self).__name__} defines no validation")
 
     def solve(self, train: Dataset) -> dict[str, np.ndarray]:

@@ -172,5 +172,5 @@ def _first_centres(x: Rows, k: int, rng: Generator) -> Float[Tensor, "k dim"]:
 def _largest(x: Float[Tensor, "rows columns"]) -> Int64[Tensor, " rows"]:
     """The column of the largest value of each row, the first of equals."""
     if x.is_cpu:
-        return torch.from_numpy(np.argmax(x.numpy(), axis=1))  # a tenth of the time of torch's, which is not vectorised
+        return torch.from_numpy(np.argmax(x.detach().numpy(), axis=1))  # in a tenth of the time that torch's takes
     return x.argmax(1)

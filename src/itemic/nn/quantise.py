@@ -86,7 +86,8 @@ def moved_average(
     sums = (codebook * counts[:, None]) * decay
     sums = sums.index_add(0, code, x, alpha=1 - decay)
     new = counts * decay + (1 - decay) * code.bincount(minlength=len(counts))
-    return sums / new[:, None].clamp(min=1e-12), new
+    there = new[:, None] > 1e-12
+    return torch.where(there, sums / new[:, None].clamp(min=1e-12), codebook), new
 
 
 def revived(

@@ -111,8 +111,9 @@ class Recommender(Model[C, M]):
         """Appends what answering needs of these items to `weights` and `tables`."""
         raise TypeError(f"{type(self).__name__} encodes no items")
 
-    def validate(self, valid: EvalSet) -> dict[str, float]:
+    def validate(self, valid: EvalSet | None) -> dict[str, float]:
         """By full ranking of the validation part: recall and ndcg at 10 and 20, and what training is judged by."""
+        assert valid is not None
         self.finish()
         training = getattr(self.config, "training", None)
         names = [*VALIDATED, *([training.metric] if training is not None else [])]

@@ -9,12 +9,13 @@ from jaxtyping import Float32, Int32, Int64
 from pydantic import Field
 from typing_extensions import TypeVar
 
-from itemic.data import Dataset, Interactions, Table
+from itemic.data import Dataset, EvalSet, Interactions, Table
 from itemic.data.importing import item_table
 from itemic.errors import DataError
 from itemic.model import Encoder, M, ModelConfig, Tokenizer, part
 from itemic.progress import report
-from itemic.tokenizers.collisions import WAYS, Name
+from itemic.tokenizers.collisions import WAYS, Name, numbered
+from itemic.training import TrainingConfig
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -33,7 +34,15 @@ class TokenizerConfig(ModelConfig):
     """Of all random draws."""
 
 
+class TrainedConfig(TokenizerConfig):
+    """The options of a tokenizer with a network."""
+
+    training: TrainingConfig = TrainingConfig()
+    """Shared by all trained models; what `metric` may be: unique, explained, quality."""
+
+
 C = TypeVar("C", bound=TokenizerConfig)
+T = TypeVar("T", bound=TrainedConfig)
 
 
 class ItemTokenizer(Tokenizer[C, M]):
@@ -90,6 +99,19 @@ class ItemTokenizer(Tokenizer[C, M]):
         vectors = np.full((len(codes), self.shape["dim"]), np.nan, np.float32)
         vectors[there] = self.meant(torch.from_numpy(codes[there].astype(np.int64))).numpy()
         return vectors
+
+    def unexplained(self, vectors: Float32[np.ndarray, "rows dim"], codes: Int32[np.ndarray, "rows some"]) -> float:
+        """The mean squared distance of vectors to what codes stand for, as a share of that to their mean."""
+        error, n = 0.0, 0
+        total, squares = np.zeros(vectors.shape[1]), 0.0
+        for start, there, x in blocks(vectors):
+            error += float(np.square(x.numpy() - self.decode(codes[start + there]), dtype=np.float64).sum())
+            total, squares, n = (
+                total + x.double().sum(0).numpy(),
+                squares + float(x.double().square().sum()),
+                n + len(x),
+            )
+        return error / max(squares - float(np.square(total).sum()) / n, 1e-12)
 
     def survey(self, train: Dataset) -> None:
         self._fitting = self.vectors_of(train.items)
@@ -170,6 +192,32 @@ class ItemTokenizer(Tokenizer[C, M]):
             raise DataError(
                 f"{self.entry.name} was fitted on vectors of width {dim:,}; these are {shape}. Use the same encoder."
             )
+
+
+class TrainedTokenizer(ItemTokenizer[T, M]):
+    """A tokenizer with a network, trained on the vectors of the catalogue and judged by what its codes are worth there.
+
+    `unique` is the share of items whose codes nobody else has, `explained` the share of the variance of the vectors
+    that is there again when they are made of their codes, `quality` the product of the two.
+    """
+
+    judges_itself = True
+
+    def batches(self, train: Dataset, rng: "Generator") -> "Iterator[Float32[Tensor, 'batch dim']]":
+        import torch
+
+        from itemic.training import shuffled
+
+        x, size = present(self._fitting), self.config.training.batch_size
+        for rows in shuffled(len(x), size, rng):
+            yield torch.from_numpy(np.asarray(x[rows.numpy()], np.float32))
+
+    def validate(self, valid: EvalSet | None) -> dict[str, float]:
+        codes = self.encode(self._fitting)
+        there = np.flatnonzero(codes[:, 0] >= 0)
+        repeats = np.bincount(group := numbered(codes[there]))[group]
+        unique, explained = float((repeats == 1).mean()), 1 - self.unexplained(self._fitting, codes)
+        return {"unique": unique, "explained": explained, "quality": unique * explained}
 
 
 def blocks(

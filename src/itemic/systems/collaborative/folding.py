@@ -109,7 +109,7 @@ class FoldingRecommender(CollaborativeRecommender[C, S]):
         for rows in shuffled(len(user), self.config.training.batch_size, rng):
             yield Pairs(user.index_select(0, rows), item.index_select(0, rows))  # far faster than brackets
 
-    def validate(self, valid: EvalSet) -> dict[str, float]:
+    def validate(self, valid: EvalSet | None) -> dict[str, float]:
         self._valid = valid
         return super().validate(valid)
 

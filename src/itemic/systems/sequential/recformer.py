@@ -242,7 +242,7 @@ class Recformer(SequenceRecommender[Config, Network]):
         if self.module.stage == 1:
             self.refresh()
 
-    def validate(self, valid: EvalSet) -> dict[str, float]:
+    def validate(self, valid: EvalSet | None) -> dict[str, float]:
         if self.module.stage == 0:
             self.refresh()
         with autocast(self.config.training):
