@@ -135,18 +135,27 @@ def balanced_codes(cost: Float[Tensor, "rows k"], epsilon: float = 0.003, steps:
 
 
 def finite_scalars(z: Float[Tensor, "*rows numbers"], levels: Sequence[int]) -> Float[Tensor, "*rows numbers"]:
-    """Each number bounded and rounded to one of so many whole numbers about 0; the gradient is that of the bound.
+    """Each number `bounded` and rounded to one of so many whole numbers; the gradient is that of the bound.
 
     Paper: Mentzer et al., ICLR 2024, arXiv:2309.15505.
 
     >>> finite_scalars(torch.tensor([[-99.0, 0.0, 99.0], [-99.0, 0.0, 99.0]]), [5, 5, 4]).tolist()
     [[-2.0, 0.0, 1.0], [-2.0, 0.0, 1.0]]
     """
+    x = bounded(z, levels)
+    return straight_through(x, x.round())
+
+
+def bounded(z: Float[Tensor, "*rows numbers"], levels: Sequence[int]) -> Float[Tensor, "*rows numbers"]:
+    """Each number brought by a tanh to where so many whole numbers about 0 are nearest; 0 stays 0.
+
+    >>> bounded(torch.tensor([-99.0, 0.0, 99.0]), [5, 5, 4]).tolist()
+    [-1.9980000257492065, 0.0, 0.9984999895095825]
+    """
     count = torch.tensor(levels, device=z.device)
     half = (count - 1) * (1 - 1e-3) / 2
     offset = (count % 2 == 0) * 0.5
-    bounded = (z + (offset / half).tan()).tanh() * half - offset
-    return straight_through(bounded, bounded.round())
+    return (z + (offset / half).tan()).tanh() * half - offset
 
 
 def scalar_codes(scalars: Float[Tensor, "*rows numbers"], levels: Sequence[int]) -> Int64[Tensor, "*rows"]:

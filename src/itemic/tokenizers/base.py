@@ -24,14 +24,19 @@ BLOCK = 16_384
 """Vectors that are read into memory and encoded at a time."""
 
 
-class TokenizerConfig(ModelConfig):
+class SeededConfig(ModelConfig):
+    """The options of a tokenizer whose codes are unique as they are."""
+
+    seed: int = Field(0, ge=0)
+    """Of all random draws."""
+
+
+class TokenizerConfig(SeededConfig):
     """The options of a tokenizer."""
 
     collisions: Name = "suffix"
     """How items with equal codes are told apart: suffix (one more code, as in TIGER), nearest (the last code is the
     next nearest that is free), sinkhorn (they are dealt out evenly, as in LC-Rec), shared (they are not)."""
-    seed: int = Field(0, ge=0)
-    """Of all random draws."""
 
 
 class TrainedConfig(TokenizerConfig):
@@ -41,7 +46,7 @@ class TrainedConfig(TokenizerConfig):
     """Shared by all trained models; what `metric` may be: unique, explained, quality."""
 
 
-C = TypeVar("C", bound=TokenizerConfig)
+C = TypeVar("C", bound=SeededConfig)
 T = TypeVar("T", bound=TrainedConfig)
 
 
@@ -81,7 +86,7 @@ class ItemTokenizer(Tokenizer[C, M]):
     @property
     def sizes(self) -> tuple[int, ...]:
         sizes = self.content_sizes
-        return (*sizes, sizes[-1]) if self._has_suffix else sizes
+        return (*sizes, sizes[-1]) if self._way == "suffix" else sizes
 
     def encode(self, vectors: Float32[np.ndarray, "rows dim"]) -> Int32[np.ndarray, "rows coded"]:
         self._check_width(vectors)
@@ -165,8 +170,7 @@ class ItemTokenizer(Tokenizer[C, M]):
         def costs(rows: Int64[np.ndarray, " rows"]) -> Float32[np.ndarray, "rows size"]:
             return np.concatenate([self.last_costs(x).numpy() for _, _, x in blocks(vectors[there[rows]])])
 
-        tell_apart = WAYS[self.config.collisions]
-        codes[there] = tell_apart(content[there], known[known[:, 0] >= 0], self.content_sizes[-1], costs)
+        codes[there] = WAYS[self._way](content[there], known[known[:, 0] >= 0], self.content_sizes[-1], costs)
         return codes
 
     def enough(self, n: int, size: int) -> None:
@@ -182,8 +186,8 @@ class ItemTokenizer(Tokenizer[C, M]):
             )
 
     @property
-    def _has_suffix(self) -> bool:
-        return self.config.collisions == "suffix"
+    def _way(self) -> Name:
+        return getattr(self.config, "collisions", "suffix")
 
     def _check_width(self, vectors: Float32[np.ndarray, "rows dim"]) -> None:
         dim = self.shape["dim"]

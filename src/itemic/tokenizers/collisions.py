@@ -72,7 +72,7 @@ def nearest(codes: Codes, known: Codes, size: int, costs: Costs) -> Codes:
     stays[len(known) + contested[moves]] = False
     shelf = first[len(known) :][contested[moves]]
     taken = Ragged.from_pairs(first[stays], everyone[stays, -1], int(first.max()) + 1)
-    for prefix, group in _groups(shelf):
+    for prefix, group in groups(shelf):
         rows, free = moves[group], np.setdiff1d(np.arange(size), taken[prefix])
         if len(rows) > len(free):
             sharing = len(rows) + len(taken[prefix])
@@ -99,15 +99,15 @@ def sinkhorn(codes: Codes, known: Codes, size: int, costs: Costs) -> Codes:
     found, n_known = codes.copy(), len(known)
     last = np.concatenate([known[:, -1], found[:, -1]])
     first = numbered(np.concatenate([known, codes])[:, :-1])
-    members = dict(_groups(first))
+    members = dict(groups(first))
     for _ in range(ROUNDS):
         whole = numbered(np.concatenate([known, found]))
         contested = np.flatnonzero(np.bincount(whole)[whole[n_known:]] > 1)
-        groups = [contested[group] for _, group in _groups(whole[n_known:][contested])]
-        groups = [rows for rows in groups if len(rows) > 1]  # one that met a known item goes to the nearest free code
-        if not groups:
+        crowds = [contested[group] for _, group in groups(whole[n_known:][contested])]
+        crowds = [rows for rows in crowds if len(rows) > 1]  # one that met a known item goes to the nearest free code
+        if not crowds:
             break
-        for rows in groups:
+        for rows in crowds:
             others = np.setdiff1d(members[int(first[n_known + rows[0]])], n_known + rows)
             cost = costs(rows).copy()
             cost[:, last[others]] = np.inf
@@ -131,7 +131,7 @@ def sharing(codes: Codes) -> list[Int64[np.ndarray, " items"]]:
     [[0, 2]]
     """
     there = np.flatnonzero((codes >= 0).all(1))
-    return [there[group] for _, group in _groups(numbered(codes[there])) if len(group) > 1]
+    return [there[group] for _, group in groups(numbered(codes[there])) if len(group) > 1]
 
 
 def numbered(codes: Int32[np.ndarray, "rows levels"]) -> Int64[np.ndarray, " rows"]:
@@ -146,7 +146,7 @@ def numbered(codes: Int32[np.ndarray, "rows levels"]) -> Int64[np.ndarray, " row
     return number
 
 
-def _groups(key: Int64[np.ndarray, " rows"]) -> list[tuple[int, Int64[np.ndarray, " group"]]]:
+def groups(key: Int64[np.ndarray, " rows"]) -> list[tuple[int, Int64[np.ndarray, " group"]]]:
     """The rows of each key, by rising key and row."""
     order = np.argsort(key, kind="stable")
     starts = np.flatnonzero(np.diff(key[order], prepend=-1))
