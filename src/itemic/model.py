@@ -340,7 +340,7 @@ class Model(Generic[C, M]):
 
     def _check_needs(self, train: Dataset) -> None:
         name = self.entry.name
-        if "interactions" in self.entry.needs and len(train.interactions) == 0:
+        if len(train.interactions) == 0 and self.entry.kind == "system":
             raise DataError(f"{name} cannot be fitted: {train.name} has no interactions in its train part.")
         for need in self.entry.needs:
             table, _, column = need.partition(".")

@@ -1,6 +1,6 @@
 """The command line: parses, calls, prints. Results go to stdout, progress and notes to stderr."""
 
-from itemic.cli import data, measure, models
+from itemic.cli import data, measure, models, tokens
 from itemic.cli.shell import group
 
 __all__ = ["main"]
@@ -23,5 +23,6 @@ main.add_command(measure.demo)
 main.add_command(data.data)
 for command in (models.systems, models.fit, models.rank, models.similar):
     main.add_command(command)
+main.add_command(tokens.tokenize)
 for command in (measure.compare, measure.tune, measure.reproduce):
     main.add_command(command)

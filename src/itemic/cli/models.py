@@ -109,7 +109,7 @@ def fit(
     note(f"{system} on {whole.name}: {whole.n_users:,} users, {whole.n_items:,} items; fitting on {part}{how}: "
          f"{len(train.interactions):,} interactions; {threads.describe()}{several}")  # fmt: skip
     valid = whole.valid if trained and whole.split is not None and not everything and len(whole.valid) else None
-    if trained and valid is None:
+    if trained and valid is None and not model.judges_itself:
         note(f"without a validation part: all {model.config.training.epochs:,} epochs are run and the last one counts")
     folder = Path(out or Path("runs") / system)
     check_place(folder)  # before hours of fitting, not after
