@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from itemic.errors import DataError
 from itemic.tokenizers.diagnostics import diagnose, divergence, entropy
 from itemic.tokenizers.page import report
 from itemic.tokenizers.rqkmeans import RQKMeans
@@ -119,3 +120,9 @@ def test_the_page_has_tables_plots_and_the_titles_of_the_largest_prefixes(model,
     again = json.loads((tmp_path / "d.json").read_text())
     assert again["levels"][0]["used"] == found.levels[0].used
     assert again["category"] == "category"
+
+
+def test_other_items_than_those_of_the_tokenizer_are_refused(model, items):
+    with pytest.raises(DataError) as error:
+        diagnose(model(cloud(50)), items(cloud(50), first=1))
+    assert str(error.value) == ("rqkmeans knows 50 items, and not these 50 in this order. Take those of its catalogue.")

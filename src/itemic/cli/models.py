@@ -116,7 +116,7 @@ def fit(
     model.fit(train, valid, folder=f"{folder}.run", resume=resume, devices=devices)
     model.save(folder)
     if trained:
-        _end_run(Path(f"{folder}.run"))
+        end_run(Path(f"{folder}.run"))
     facts = model.fitted_on
     first = whole.users.ids.external([0])[0] if whole.n_users else "ID"
     next_ = f"itemic rank {folder} --user {shlex.quote(str(first))} --k {min(10, whole.n_items)}"
@@ -125,7 +125,7 @@ def fit(
     return Output(document, [f"saved {folder} ({best}{facts['seconds']:.2f} s)      next: {next_}"])
 
 
-def _end_run(folder: Path) -> None:
+def end_run(folder: Path) -> None:
     """Removes the checkpoints of a run whose model is saved; the log stays."""
     from itemic.training.state import remove_checkpoints
 

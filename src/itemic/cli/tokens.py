@@ -49,7 +49,7 @@ def tokenize(
     import pyarrow.parquet as pq
 
     from itemic import registry
-    from itemic.cli.models import open_data, settings_of
+    from itemic.cli.models import end_run, open_data, settings_of
     from itemic.errors import ConfigError, did_you_mean
     from itemic.files import check_place, write_text
     from itemic.model import Tokenizer, is_model
@@ -58,7 +58,7 @@ def tokenize(
 
     options: dict[str, Any] = {"levels": levels, "size": size}
     options = {name: value for name, value in options.items() if value is not None} | settings_of(settings)
-    whole, folder = open_data(data), Path(out)
+    whole, folder, run = open_data(data), Path(out), Path(f"{out}.run")
     check_place(folder)
     model: Any
     if is_model(tokenizer):
@@ -79,11 +79,13 @@ def tokenize(
             hint = did_you_mean(tokenizer, there)
             raise ConfigError(f"there is no tokenizer '{tokenizer}'.{hint} Tokenizers: {', '.join(there)}.")
         model, items = registry.find(tokenizer)(**options), whole.items
-        model.fit(whole.train, folder=f"{folder}.run", resume=resume)
+        model.fit(whole.train, folder=run, resume=resume)
     found = diagnose(model, items, category)
-    model.save(folder)
+    model.save(folder, histories=False)
     codes = pa.FixedSizeListArray.from_arrays(pa.array(model.codes.ravel()), model.codes.shape[1])
     pq.write_table(pa.table({"id": model.catalogue.items.ids.array, "codes": codes}), folder / "codes.parquet")
+    if run.is_dir():
+        end_run(run)
     found.to_json(folder / "diagnostics.json")
     write_text(folder / "diagnostics.html", report(found, model, items))
     document = {"saved": str(folder), "config": model.config.model_dump(mode="json"), **found.to_dict()}

@@ -11,6 +11,7 @@ import pyarrow.compute
 from jaxtyping import Int64
 
 from itemic.data import Table
+from itemic.errors import DataError
 from itemic.files import write_text
 from itemic.tokenizers.base import ItemTokenizer
 from itemic.tokenizers.collisions import numbered
@@ -122,6 +123,11 @@ def diagnose(model: ItemTokenizer[Any, Any], items: Table, category: str | None 
     Raises:
         DataError: there is no such column, or the items are not those of the tokenizer.
     """
+    if items.ids.digest() != model.catalogue.items.ids.digest():
+        raise DataError(
+            f"{model.entry.name} knows {model.catalogue.n_items:,} items, and not these {len(items):,} in this order. "
+            "Take those of its catalogue."
+        )
     codes, sizes, n_content = model.codes, model.sizes, len(model.content_sizes)
     vectors = model.vectors_of(items)
     there = np.flatnonzero(codes[:, 0] >= 0)

@@ -53,7 +53,7 @@ def _heat(codes: Int32[np.ndarray, "items levels"], sizes: tuple[int, ...]) -> s
         parts = np.array_split(even, min(width, size))
         shown[level, : len(parts)] = [part.mean() for part in parts]
     figure, axes = chart("codes, most frequent first", "level", width=9.0, height=0.9 + 0.35 * len(sizes))
-    image = axes.imshow(np.log2(shown + 2**-4), aspect="auto", cmap="cividis_r", vmin=-4, vmax=4, interpolation="none")
+    image = axes.imshow(np.log2(shown + 2**-4), aspect="auto", cmap="Blues", vmin=-4, vmax=4, interpolation="none")
     axes.set_yticks(np.arange(len(sizes)), [str(level + 1) for level in range(len(sizes))])
     axes.grid(visible=False)
     bar = figure.colorbar(image, ax=axes, ticks=[-4, 0, 4])

@@ -67,6 +67,7 @@ class Config(TrainedConfig):
         eval_every=20,
         patience=10,
         metric="quality",
+        precision="bfloat16",
     )
     """Shared by all trained models; `metric` may be unique, explained, quality. lr, decay, batch: LC-Rec."""
 
