@@ -22,8 +22,9 @@ class Vectors(Encoder[Config]):
         return {}
 
     def encode(self, content):
-        flat = content.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        return flat.astype(np.float32).reshape(len(content), -1)[: len(content) - self.config.short]
+        column = content.column("vector").combine_chunks()
+        flat = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+        return flat.reshape(len(content), column.type.list_size)[: len(content) - self.config.short]
 
 
 def table(vectors, first=0, **columns):

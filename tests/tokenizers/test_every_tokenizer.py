@@ -100,6 +100,16 @@ def test_a_vector_that_is_not_there_has_no_code_and_no_reconstruction(name, fitt
     assert np.isnan(model.decode(model.codes)[103]).all()
 
 
+@pytest.mark.parametrize(("name", "way"), CASES)
+def test_no_new_items_and_new_ones_without_vectors_change_nothing(name, way, fitted, items):
+    model = fitted(name, way)
+    before = model.codes.copy()
+    model.add_items(items(np.empty((0, DIM)), first=100)).add_items(items(np.full((2, DIM), np.nan), first=100))
+    assert (model.codes[:100] == before).all()
+    assert (model.codes[100:] == -1).all()
+    assert model.encode(np.empty((0, DIM), np.float32)).shape == (0, len(model.content_sizes))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_fitting_twice_gives_the_same_codes(name, fitted, shop, vectors):
     again = find(name)(vectors=vectors(), **QUICK[name]).fit(shop(cloud(100)))

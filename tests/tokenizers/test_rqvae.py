@@ -166,7 +166,7 @@ def test_training_stops_when_codes_get_no_better_and_the_best_are_kept(fitted):
 def test_unique_is_the_share_of_items_with_codes_of_their_own(fitted):
     x = groups(120, 10)
     model = fitted(x)
-    model._fitting = x
+    model._fitting = x  # what it is judged by while it is trained
     codes = [tuple(row) for row in model.encode(x).tolist()]
     found = model.validate(None)
     assert found["unique"] == pytest.approx(np.mean([codes.count(code) == 1 for code in codes]))

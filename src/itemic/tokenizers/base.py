@@ -107,28 +107,31 @@ class ItemTokenizer(Tokenizer[C, M]):
 
     def unexplained(self, vectors: Float32[np.ndarray, "rows dim"], codes: Int32[np.ndarray, "rows some"]) -> float:
         """The mean squared distance of vectors to what codes stand for, as a share of that to their mean."""
-        error, n = 0.0, 0
-        total, squares = np.zeros(vectors.shape[1]), 0.0
-        for start, there, x in blocks(vectors):
-            error += float(np.square(x.numpy() - self.decode(codes[start + there]), dtype=np.float64).sum())
-            total, squares, n = (
-                total + x.double().sum(0).numpy(),
-                squares + float(x.double().square().sum()),
-                n + len(x),
-            )
-        return error / max(squares - float(np.square(total).sum()) / n, 1e-12)
+        error, squares, total, n = 0.0, 0.0, np.zeros(vectors.shape[1]), 0
+        for start, there, block in blocks(vectors):
+            x = block.numpy().astype(np.float64)
+            error += np.square(x - self.decode(codes[start + there])).sum()
+            squares, total, n = squares + np.square(x).sum(), total + x.sum(0), n + len(x)
+        return float(error / max(squares - np.square(total).sum() / n, 1e-12))
 
     def survey(self, train: Dataset) -> None:
         self._fitting = self.vectors_of(train.items)
+        self._present = present(self._fitting)
+        if len(self._present) == 0:
+            encoder = self.vectors.entry.name
+            raise DataError(
+                f"{self.entry.name}: none of the {train.n_items:,} items has a vector by {encoder}. "
+                "Give them what it reads."
+            )
         self.shape = {"dim": int(self._fitting.shape[1]), "fitted_items": train.n_items}
 
     def solve(self, train: Dataset) -> dict[str, np.ndarray]:
-        return self.learn(present(self._fitting))
+        return self.learn(self._present)
 
     def finish(self) -> None:
         width = len(self.sizes)
         self.tables = {"codes": self.told_apart(self._fitting, np.empty((0, width), np.int32))}
-        del self._fitting
+        del self._fitting, self._present
 
     def add_items(self, items: Any) -> Self:
         catalogue = self.catalogue
@@ -144,7 +147,7 @@ class ItemTokenizer(Tokenizer[C, M]):
         """The vectors of a table of items, by the part `vectors`; says how many items have none.
 
         Raises:
-            DataError: there are more or fewer vectors than items, or none at all.
+            DataError: there are more or fewer vectors than items.
         """
         vectors, name, n = self.vectors.encode(items), self.entry.name, len(items)
         encoder = self.vectors.entry.name
@@ -153,8 +156,6 @@ class ItemTokenizer(Tokenizer[C, M]):
                 f"{name}: {encoder} gave {len(vectors):,} vectors for {n:,} items. Make them again, one for each item."
             )
         bare = n - sum(len(there) for _, there, _ in blocks(vectors))
-        if bare == n:
-            raise DataError(f"{name}: none of the {n:,} items has a vector by {encoder}. Give them what it reads.")
         if bare:
             report(f"{bare:,} of {n:,} items have no vector by {encoder}: {name} gives them no codes", 1, 1)
         return vectors
@@ -212,7 +213,7 @@ class TrainedTokenizer(ItemTokenizer[T, M]):
 
         from itemic.training import shuffled
 
-        x, size = present(self._fitting), self.config.training.batch_size
+        x, size = self._present, self.config.training.batch_size
         for rows in shuffled(len(x), size, rng):
             yield torch.from_numpy(np.asarray(x[rows.numpy()], np.float32))
 
@@ -230,7 +231,7 @@ def blocks(
     """The vectors without nan or infinity a block at a time: where it starts, which of its rows they are, and they."""
     import torch
 
-    for start in range(0, len(vectors), BLOCK):
+    for start in range(0, max(1, len(vectors)), BLOCK):
         block = torch.from_numpy(np.array(vectors[start : start + BLOCK], np.float32))  # a copy: it may lie on disk
         there = block.sum(1).isfinite()
         yield start, there.nonzero()[:, 0].numpy(), block if bool(there.all()) else block[there]

@@ -65,7 +65,7 @@ class Network(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
     def latent(self, x: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows slots numbers"]:
-        slices = ((x - self.mean) / self.scale).view(len(x), self.slots, -1)
+        slices = ((x - self.mean) / self.scale).unflatten(1, (self.slots, -1))
         return self.inward(slices).float()
 
     def restored(self, scalars: Float[Tensor, "rows slots numbers"]) -> Float[Tensor, "rows dim"]:

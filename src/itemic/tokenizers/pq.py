@@ -60,7 +60,7 @@ class PQ(ItemTokenizer[Config]):
         some -= mean
 
         def clustered() -> "list[Clusters]":
-            parts = (some @ turn).view(len(some), config.levels, -1).unbind(1)
+            parts = (some @ turn).unflatten(1, (config.levels, -1)).unbind(1)
             return [kmeans(part.contiguous(), config.size, rng, steps=config.steps) for part in parts]
 
         made = clustered()
@@ -96,7 +96,7 @@ class PQ(ItemTokenizer[Config]):
 
     def _parts(self, x: "Float[Tensor, 'rows dim']") -> "list[Float[Tensor, 'rows width']]":
         turned = (x - self._weight("mean")) @ self._weight("turn")
-        return [part.contiguous() for part in turned.view(len(x), self.config.levels, -1).unbind(1)]
+        return [part.contiguous() for part in turned.unflatten(1, (self.config.levels, -1)).unbind(1)]
 
     def _weight(self, name: str) -> "Tensor":
         import torch

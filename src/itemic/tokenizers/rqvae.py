@@ -28,7 +28,7 @@ from itemic.nn.quantise import (
     straight_through,
 )
 from itemic.registry import tokenizer
-from itemic.tokenizers.base import TrainedConfig, TrainedTokenizer, present, sampled
+from itemic.tokenizers.base import TrainedConfig, TrainedTokenizer, sampled
 from itemic.training import TrainingConfig, gathered
 
 STARTS = 20_000
@@ -168,7 +168,7 @@ class RQVAE(TrainedTokenizer[Config, Network]):
 
     def prepare(self, train: Dataset) -> None:
         rng = Generator().manual_seed(self.config.seed)
-        self._some = torch.from_numpy(np.asarray(sampled(present(self._fitting), STARTS, 1, rng), np.float32))
+        self._some = torch.from_numpy(np.asarray(sampled(self._present, STARTS, 1, rng), np.float32))
         self.enough(len(self._some), self.config.size)
         self.module.begin(self._some, rng)
 
