@@ -17,6 +17,8 @@ BLOCK = 16_384
 """Rows that are compared with the centres at a time."""
 START = 32
 """Rows for each centre among which the first centres are chosen."""
+TRIAL = 5
+"""Steps after which they are judged."""
 
 
 @runtime_checkable
@@ -103,9 +105,9 @@ def kmeans(
 ) -> Clusters:
     """At most `steps` steps of Lloyd, fewer when the mean cost falls by less than its share `tolerance`.
 
-    The first centres are drawn from up to 32 rows a centre, each with a chance in proportion to its squared distance to
-    those before it (k-means++). A centre that loses all its rows goes to the row that is worst off. With `cap` no
-    cluster is larger than that.
+    The first centres are tried out on up to 32 rows a centre: drawn far from each other (k-means++), which finds clear
+    clusters, and drawn evenly, which is better where rows differ in all directions, as residuals do. A centre that
+    loses all its rows goes to the row that is worst off. With `cap` no cluster is larger than that.
 
     >>> x = torch.tensor([[0.0], [1.0], [10.0], [11.0], [12.0]])
     >>> made = kmeans(x, 2, Generator().manual_seed(0))
@@ -118,7 +120,13 @@ def kmeans(
     n = x.shape[0]
     if n < k:
         raise ValueError(f"{n:,} rows cannot have {k:,} centres")
-    centres = _first_centres(x, k, rng)
+    return _improved(x, _first_centres(x, k, rng), steps, tolerance, cap)
+
+
+def _improved(
+    x: Rows, centres: Float[Tensor, "k dim"], steps: int, tolerance: float, cap: int | None = None
+) -> Clusters:
+    k = len(centres)
     code, cost, sums = _assigned(x, centres, cap)
     total = float(cost.double().sum())
     for _ in range(steps):
@@ -156,17 +164,25 @@ def _assigned(
 
 
 def _first_centres(x: Rows, k: int, rng: Generator) -> Float[Tensor, "k dim"]:
+    """Of centres drawn in two ways, those that some of the rows are nearer to after a few steps."""
     n = x.shape[0]
     some = x[torch.randperm(n, generator=rng)[: START * k].sort().values]
-    chosen = torch.randint(len(some), (1,), generator=rng)
-    squares, far = some.square().sum(1), torch.full((len(some),), torch.inf)
+    even = some[torch.randperm(len(some), generator=rng)[:k]]
+    tried = [_improved(some, centres, TRIAL, 0.0) for centres in (_far_apart(some, k, rng), even)]
+    return min(tried, key=lambda made: float(made.cost.sum())).centres
+
+
+def _far_apart(x: Float[Tensor, "rows dim"], k: int, rng: Generator) -> Float[Tensor, "k dim"]:
+    """Rows drawn one after the other, with a chance in proportion to the squared distance to those before."""
+    chosen = torch.randint(len(x), (1,), generator=rng)
+    squares, far = x.square().sum(1), torch.full((len(x),), torch.inf)
     for _ in range(k - 1):
-        last = some[chosen[-1]]
-        far = torch.minimum(far, (squares - 2 * (some @ last) + last.square().sum()).clamp_(min=0))
+        last = x[chosen[-1]]
+        far = torch.minimum(far, (squares - 2 * (x @ last) + last.square().sum()).clamp_(min=0))
         far[chosen] = 0.0
         weights = far if far.sum() > 0 else torch.ones_like(far)  # fewer different rows than centres
         chosen = torch.cat([chosen, torch.multinomial(weights, 1, generator=rng)])
-    return some[chosen].clone()
+    return x[chosen]
 
 
 def _largest(x: Float[Tensor, "rows columns"]) -> Int64[Tensor, " rows"]:

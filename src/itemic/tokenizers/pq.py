@@ -1,7 +1,7 @@
 """Product quantisation: codes of parts of the vector that know nothing of each other; rotated first, it is OPQ.
 
-Choose it where all codes of an item are to be predicted at once, or where codes are to stand for vectors closely: for
-equal sizes it comes nearer to them than a residual of the same length, but its codes form no tree from coarse to fine.
+Choose it where all codes of an item are to be predicted at once: they say nothing of each other. They form no tree from
+coarse to fine, and without a rotation they keep less of the vectors than as many residual codes do (rqkmeans).
 Papers: Jégou et al., PAMI 2011 (PQ); Ge et al., CVPR 2013 (OPQ).
 """
 
