@@ -420,6 +420,8 @@ class Model(Generic[C, M]):
         try:
             model = known(known.configured(facts["config"]))
             model._read(folder, facts)
+        except LoadError:
+            raise
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException, ItemicError) as error:
             reason = str(error).splitlines()[0]
             raise LoadError(f"{folder} is damaged: {reason} Restore the folder whole or fit again.") from error

@@ -79,7 +79,7 @@ def test_a_model_without_a_window_lends_its_projections_to_the_first_token(folde
 
 def test_states_of_minilm_equal_those_of_transformers():
     try:
-        name = module._folder("minilm")
+        name = module.model_folder("minilm")
     except ConfigError as error:
         pytest.skip(str(error))
     model = transformers.AutoModel.from_pretrained(name).eval()
@@ -111,6 +111,10 @@ def test_what_cannot_be_read_is_refused(folder, monkeypatch):
     facts = json.loads((place / "config.json").read_text())
     (place / "config.json").write_text(json.dumps(facts | {"model_type": "t5"}))
     with pytest.raises(ConfigError, match=r"is of type t5 \(gelu, absolute\). Use one of type bert, roberta, longform"):
+        pretrained(str(place))
+    (place / "config.json").write_text(json.dumps(facts))
+    (place / "model.safetensors").write_bytes(b"junk")
+    with pytest.raises(ConfigError, match="model.safetensors of .* is damaged: .*. Restore the folder."):
         pretrained(str(place))
     (place / "tokenizer.json").unlink()
     with pytest.raises(ConfigError, match="has no tokenizer.json. Give the folder or the name of a model"):

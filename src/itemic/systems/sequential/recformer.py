@@ -21,6 +21,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import normalize
 
 from itemic.data import Dataset, EvalSet, Ragged, Table
+from itemic.encoders.fields import settled, texts_of
 from itemic.encoders.pretrained import pretrained
 from itemic.encoders.vocabulary import Vocabulary
 from itemic.errors import ConfigError, DataError
@@ -38,10 +39,8 @@ from itemic.systems.sequential.sentences import (
     N_KINDS,
     Sentences,
     Sequences,
-    fields_of,
     sentences_of,
     sequences_of,
-    texts_of,
 )
 from itemic.training import Stage, TrainingConfig, autocast, gathered, shuffled
 
@@ -173,11 +172,7 @@ class Network(nn.Module):
 )
 class Recformer(SequenceRecommender[Config, Network]):
     def survey(self, train: Dataset) -> None:
-        config, fields = self.config, list(self.config.fields) or fields_of(train.items)
-        if not fields:
-            there = ", ".join(train.items.names)
-            mend = f"Name some (--set fields=[NAME]): {there}." if there else "Import items with titles (--items FILE)."
-            raise DataError(f"no column of the items of {train.name} is known as text. {mend}")
+        config, fields = self.config, settled(self.config.fields, train)
         self._start = pretrained(config.start) if config.start is not None else None
         if self._start is not None:
             cutter, limit = self._start.vocabulary, self._start.shape["n_places"]

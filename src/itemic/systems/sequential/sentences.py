@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from jaxtyping import Bool, Int32, Int64, UInt8
 
 from itemic.data import Ragged, Table
+from itemic.encoders.fields import texts_of
 from itemic.encoders.vocabulary import Vocabulary
 
 BEGIN, KEY, VALUE, N_KINDS = 0, 1, 2, 3
@@ -38,28 +37,6 @@ class Sequences(NamedTuple):
     item: Int32[np.ndarray, " tokens"]
     """1 for the tokens of the newest item, 2 for those of the one before; 0 for the first token."""
     bounds: Int64[np.ndarray, " bounds"]
-
-
-def fields_of(items: Table) -> list[str]:
-    """The first three columns that tell what an item is, by their roles: text, then category, then attributes.
-
-    >>> fields_of(Table.of(Table.numbered(1).ids, {"price": [2], "description": ["warm"], "title": ["hat"]}))
-    ['title', 'description']
-    """
-    named = [name for role in ("text", "category", "attributes") for name in items.roles.get(role, [])]
-    return list(dict.fromkeys(named))[:3]
-
-
-def texts_of(items: Table, field: str) -> list[str]:
-    """The values of a column as text, those of a list joined by commas; empty where there is none.
-
-    >>> texts_of(Table.of(Table.numbered(3).ids, {"tags": [["red", "wool"], None, ["blue"]]}), "tags")
-    ['red, wool', '', 'blue']
-    """
-    column = items.column(field)
-    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        column = pc.call_function("binary_join", [column.cast(pa.list_(pa.string())), ", "])
-    return pc.fill_null(column.cast(pa.string()), "").to_pylist()
 
 
 def sentences_of(items: Table, fields: Sequence[str], vocabulary: Vocabulary, longest: int) -> Sentences:

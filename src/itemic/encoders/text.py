@@ -1,0 +1,145 @@
+"""Text: items as vectors of what is written about them, by a pretrained model that stays as it is.
+
+Choose it where items have titles or descriptions: it needs no interactions, so new items have vectors at once. Any
+model of sentence-transformers or transformers serves; the default comes with itemic[text] and needs no network. It
+learns nothing of who takes what: systems that read its vectors do.
+Paper: Reimers and Gurevych, EMNLP 2019, arXiv:1908.10084; the default model: Wang et al., arXiv:2002.10957.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+from jaxtyping import Float32
+from pydantic import Field
+
+from itemic.data import Dataset, Table
+from itemic.encoders.cache import Cache
+from itemic.encoders.fields import settled, written
+from itemic.encoders.pretrained import content_hash, model_folder
+from itemic.encoders.reading import Pool, Reader
+from itemic.errors import ConfigError, DataError, LoadError
+from itemic.model import Encoder, ModelConfig
+from itemic.nn.products import has_bfloat16
+from itemic.progress import report
+from itemic.registry import encoder
+
+pc: Any = pyarrow.compute  # its functions are made at import, out of a type checker's sight
+
+
+class Config(ModelConfig):
+    model: str = "minilm"
+    """The text model: `minilm` (in itemic[text]), a folder, or a name on the Hugging Face hub."""
+    fields: tuple[str, ...] = ()
+    """The item columns that are read, in this order; none for the first three by role: texts, category, attributes."""
+    template: str = Field("{text}", pattern=r"\{text\}")
+    """How a field is written: {text} stands for what it says, {name} for its column, as in "{name}: {text}"."""
+    prompt: str | None = None
+    """What is put in front of every item, such as "passage: "; None for the default prompt of the model."""
+    max_tokens: int | None = Field(None, ge=1)
+    """Tokens of an item that are read; None for as many as the model's files say."""
+    pooling: Pool | None = None
+    """The vector of a text: the mean of all its tokens, or the first (`cls`) or last; None for what the model says."""
+    normalise: bool | None = None
+    """Whether vectors have length 1; None for what the model says."""
+    dim: int | None = Field(None, ge=1)
+    """How many numbers of a vector are kept, the first ones, for models trained so (Matryoshka); None for all."""
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
+    """The precision of products; `auto` is bfloat16 where the processor has it. Cosines differ by less than 0.001."""
+
+
+@encoder("text", needs=["items"], paper="arXiv:1908.10084")
+class Text(Encoder[Config]):
+    _place: Path | None = None
+    """The folder in which vectors are kept; None for the memory of this process."""
+
+    def survey(self, train: Dataset) -> None:
+        fields = settled(self.config.fields, train)
+        if written(train.items, fields, self.config.template).null_count == train.n_items:
+            listed = ", ".join(fields)
+            raise DataError(f"no item of {train.name} has a text in {listed}. Name others: --set fields=[NAME].")
+        self.shape = {"fields": fields, "dim": self.dim, "model": self.model_hash}
+        self._place = train.path / "features" if train.path is not None else None
+
+    def solve(self, train: Dataset) -> dict[str, np.ndarray]:
+        return {}  # the weights are the model's, and stay where they are
+
+    @property
+    def dim(self) -> int:
+        return self.config.dim or self.reader.dim
+
+    def encode(self, content: Table) -> Float32[np.ndarray, "rows dim"]:
+        _ = self.catalogue
+        texts = written(content, self.shape["fields"], self.config.template)
+        if texts.null_count:
+            n, what = len(texts), content.ids.what
+            report(f"{texts.null_count:,} of {n:,} {what}s have no text: their vectors are nan", 1, 1)
+        return self._vectors(texts)
+
+    def encode_texts(self, texts: Sequence[str]) -> Float32[np.ndarray, "texts dim"]:
+        """A vector for each text, nan where it is empty; needs no fit."""
+        given = pa.array(texts, pa.string())
+        return self._vectors(pc.if_else(pc.not_equal(pc.utf8_trim_whitespace(given), ""), given, None))
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the text model lies."""
+        return model_folder(self.config.model)
+
+    @cached_property
+    def model_hash(self) -> str:
+        return content_hash(self.folder)
+
+    @cached_property
+    def reader(self) -> Reader:
+        """The text model, opened when it is first needed.
+
+        Raises:
+            ConfigError: it cannot be read, or has not the width that is asked for.
+        """
+        config = self.config
+        bfloat16 = has_bfloat16() if config.precision == "auto" else config.precision == "bfloat16"
+        reader = Reader(self.folder, config.max_tokens, config.pooling, bfloat16=bfloat16)
+        if config.dim is not None and config.dim > reader.dim:
+            raise ConfigError(
+                f"text: dim is {config.dim:,}, but vectors of {config.model} have {reader.dim:,}. Lower it."
+            )
+        return reader
+
+    def _vectors(self, texts: pa.Array) -> Float32[np.ndarray, "texts dim"]:
+        reader, config = self.reader, self.config
+        prompt = config.prompt if config.prompt is not None else reader.manner.prompt
+        said = np.flatnonzero(texts.is_valid().to_numpy(zero_copy_only=False))
+        read = pc.binary_join_element_wise(prompt, texts.drop_null(), "")
+        found = self._cache.vectors(read, reader.dim, lambda part: reader.read(part.to_pylist()))
+        found = found[:, : config.dim]
+        if reader.manner.normalise if config.normalise is None else config.normalise:
+            found = found / np.linalg.norm(found, axis=1, keepdims=True)
+        made = np.full((len(texts), self.dim), np.nan, np.float32)
+        made[said] = found
+        return made
+
+    @property
+    def _cache(self) -> Cache:
+        """Keeps the vectors of this model, read in this manner: whole and not normalised, whatever is made of them."""
+        reader = self.reader
+        manner = [self.model_hash, reader.pooling, reader.max_tokens, reader.manner.lower, reader.bfloat16]
+        digest = hashlib.blake2b(repr(manner).encode(), digest_size=8).hexdigest()
+        return Cache(self._place, f"{self.entry.name}-{digest}")
+
+    def _read(self, folder: Path, facts: Mapping[str, Any]) -> None:
+        super()._read(folder, facts)
+        model = self.config.model
+        try:
+            here = self.model_hash
+        except ConfigError as error:
+            raise LoadError(f"{folder} needs the text model it was fitted with: {error}") from error
+        if here != self.shape["model"]:
+            raise LoadError(
+                f"{folder} was fitted with another text model than {model} is now. Put that back, or fit again."
+            )
