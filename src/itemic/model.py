@@ -226,9 +226,8 @@ class Model(Generic[C, M]):
             together(devices, self._train, train, valid, place, resume, watch=watch)
         self.finish()
         self.histories = train.interactions.histories()
-        whole = train.origin or {"name": train.name, "fingerprint": train.fingerprint, "split": None, "part": "all"}
         trained, seconds = self.fitted_on, time.perf_counter() - start
-        self.fitted_on = {**whole, "train_fingerprint": train.fingerprint, "interactions": len(train.interactions)}
+        self.fitted_on = facts_of(train)
         self.fitted_on |= {"seconds": round(seconds + trained.pop("seconds_before", 0.0), 3), **trained}
         return self
 
@@ -496,6 +495,12 @@ class Tokenizer(Model[C, M]):
             DataError: an id is known already, or a column is missing.
         """
         raise TypeError(f"{type(self).__name__} takes no new items")
+
+
+def facts_of(train: Dataset) -> dict[str, Any]:
+    """What `fitted_on` says of the data: by it a model is known to have seen nothing that it is tested on."""
+    whole = train.origin or {"name": train.name, "fingerprint": train.fingerprint, "split": None, "part": "all"}
+    return {**whole, "train_fingerprint": train.fingerprint, "interactions": len(train.interactions)}
 
 
 def _completed(config: type[ModelConfig], option: str, value: Any) -> Any:

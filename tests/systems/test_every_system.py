@@ -18,6 +18,8 @@ NAMES = list(entries())
 PERSONAL = [name for name in NAMES if name != "popularity"]
 BRIEF = TrainingConfig(lr=0.01, batch_size=1024, epochs=12)
 QUICK = {
+    "alpharec": {"vectors": "words-for-tests", "dim": 16, "hidden": 32, "n_negatives": 16}
+    | {"training": {"lr": 0.01, "batch_size": 1024, "epochs": 5, "patience": None}},
     "bert4rec": {
         "dim": 16,
         "layers": 1,

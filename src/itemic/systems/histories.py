@@ -1,4 +1,4 @@
-"""What models of histories share: they learn from what followed what, and answer whoever shows a history.
+"""What models of histories share: they answer whoever shows one, and most of them learn from what followed what.
 
 Somebody of whom nothing is known gets what most users took, as from `popularity`.
 """
@@ -17,24 +17,10 @@ from itemic.progress import report
 from itemic.systems.base import Recommender
 
 
-class ByHistory(Recommender[C, M]):
+class PopularToSilent(Recommender[C, M]):
     """Comes before the base by which a system ranks; a system that has its own `prepare` or `finish` calls these."""
 
     def prepare(self, train: Dataset) -> None:
-        if train.interactions.time is None and not train.ordered:
-            raise DataError(
-                f"{self.entry.name} learns from the order of what people did; {train.name} has no times, and its rows "
-                "stand in no known order. Name the time column when importing (--columns time=NAME)."
-            )
-        config: Any = self.config
-        lengths, longest = np.diff(train.interactions.offsets), config.max_length
-        if lengths.max(initial=0) < 2:
-            raise DataError(
-                f"{self.entry.name} learns what follows what; nobody in {train.name} has two interactions. Add some."
-            )
-        longer = int((lengths > longest + 1).sum())
-        if longer:
-            report(f"{longer:,} histories exceed max_length={longest}: their newest items count", 1, 1)
         self._taken_by = train.interactions.item_counts()
 
     def finish(self) -> None:
@@ -71,3 +57,24 @@ class ByHistory(Recommender[C, M]):
         silent = ~self.told(query)[query.candidates.row_of_value]
         popular = self.tables["taken_by"][query.candidates.values]
         return np.where(silent, popular, super()._score_candidates(query))
+
+
+class ByHistory(PopularToSilent[C, M]):
+    """The same for systems that learn from order: `prepare` refuses data without one."""
+
+    def prepare(self, train: Dataset) -> None:
+        super().prepare(train)
+        if train.interactions.time is None and not train.ordered:
+            raise DataError(
+                f"{self.entry.name} learns from the order of what people did; {train.name} has no times, and its rows "
+                "stand in no known order. Name the time column when importing (--columns time=NAME)."
+            )
+        config: Any = self.config
+        lengths, longest = np.diff(train.interactions.offsets), config.max_length
+        if lengths.max(initial=0) < 2:
+            raise DataError(
+                f"{self.entry.name} learns what follows what; nobody in {train.name} has two interactions. Add some."
+            )
+        longer = int((lengths > longest + 1).sum())
+        if longer:
+            report(f"{longer:,} histories exceed max_length={longest}: their newest items count", 1, 1)

@@ -4,18 +4,21 @@ from collections.abc import Iterator
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn.functional import embedding
 from typing_extensions import TypeVar
 
-from itemic.data import Dataset
+from itemic.data import Dataset, Ragged
 from itemic.nn.graph import Graph, Norm
 from itemic.nn.losses.pair import bpr
 from itemic.systems.collaborative.base import CollaborativeConfig, CollaborativeRecommender, Triples
 from itemic.training import TrainingConfig, shuffled
 from itemic.training.negatives import Negatives
+
+Sampling = Literal["user_uniform", "edge_uniform"]
+"""How pairs of users and items are drawn."""
 
 
 class GraphConfig(CollaborativeConfig):
@@ -23,7 +26,7 @@ class GraphConfig(CollaborativeConfig):
 
     n_negatives: int = Field(1, ge=1)
     """Items not taken beside each one taken. Both papers: 1."""
-    sampling: Literal["user_uniform", "edge_uniform"] = "user_uniform"
+    sampling: Sampling = "user_uniform"
     """An epoch has as many draws as there are pairs. user_uniform, as the authors', draws a user and then one of their
     items, so that those who took much do not outweigh the others; edge_uniform visits every pair once."""
     edge_dropout: float = Field(0.0, ge=0, lt=1)
@@ -68,6 +71,25 @@ def lengths(vectors: Float[Tensor, "nodes dim"], batch: Triples) -> Float[Tensor
     return torch.stack([embedding(rows, vectors).square().sum() for rows in batch]).sum() / len(batch.user)
 
 
+def pairs(
+    taken: Ragged, batch_size: int, sampling: Sampling, rng: Generator
+) -> Iterator[tuple[Int[Tensor, " batch"], Int[Tensor, " batch"]]]:
+    """Users and items that they took, in batches, as many as there are; `GraphConfig.sampling` says how drawn.
+
+    >>> user, item = next(pairs(Ragged.from_lists([[4, 5], [], [6]]), 3, "edge_uniform", Generator()))
+    >>> sorted(zip(user.tolist(), item.tolist()))
+    [(0, 4), (0, 5), (2, 6)]
+    """
+    items, offsets = torch.from_numpy(taken.values).long(), torch.from_numpy(taken.offsets)
+    counts = offsets.diff()
+    user_of, able = torch.arange(len(taken)).repeat_interleave(counts), counts.nonzero().squeeze(1)
+    for rows in shuffled(len(items), batch_size, rng):
+        if sampling == "user_uniform":
+            user = able[torch.randint(len(able), (len(rows),), generator=rng)]
+            rows = offsets[user] + torch.randint(1 << 62, (len(rows),), generator=rng) % counts[user]  # noqa: PLW2901
+        yield user_of[rows], items[rows]
+
+
 C = TypeVar("C", bound=GraphConfig)
 S = TypeVar("S", bound=Spreading)
 
@@ -87,15 +109,9 @@ class GraphRecommender(CollaborativeRecommender[C, S]):
         self._negatives = Negatives(self.taken.offsets, self.taken.values, train.n_items)
 
     def batches(self, train: Dataset, rng: Generator) -> Iterator[Triples]:
-        items, offsets = torch.from_numpy(self.taken.values).long(), torch.from_numpy(self.taken.offsets)
-        counts = offsets.diff()
-        user_of, able = torch.arange(train.n_users).repeat_interleave(counts), counts.nonzero().squeeze(1)
-        for rows in shuffled(len(items), self.config.training.batch_size, rng):
-            if self.config.sampling == "user_uniform":
-                user = able[torch.randint(len(able), (len(rows),), generator=rng)]
-                rows = offsets[user] + torch.randint(1 << 62, (len(rows),), generator=rng) % counts[user]  # noqa: PLW2901
-            user, negatives = user_of[rows], self._negatives.draw(user_of[rows], self.config.n_negatives, rng)
-            yield Triples(user, train.n_users + items[rows], train.n_users + negatives)
+        for user, item in pairs(self.taken, self.config.training.batch_size, self.config.sampling, rng):
+            negatives = self._negatives.draw(user, self.config.n_negatives, rng)
+            yield Triples(user, train.n_users + item, train.n_users + negatives)
 
     def keep(self, vectors: Float[Tensor, "nodes dim"]) -> None:
         """Makes `tables` of the final vectors of all nodes."""
