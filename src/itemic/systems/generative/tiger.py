@@ -127,9 +127,13 @@ class Network(nn.Module):
             where = Where(allow, positions=self.before, pos=torch.cat(places))
             states = self.decoder(x, where, memory, Where(real), cache)
             level += 1
-            return self.heads[level - 1](states).float().log_softmax(-1)
+            return self.told(states, level - 1)
 
         return step
+
+    def told(self, states: Float[Tensor, "*batch dim"], level: int) -> Float[Tensor, "*batch codes"]:
+        """The logarithms of the chances of the codes of a level."""
+        return self.heads[level](states).float().log_softmax(-1)
 
     def chances(
         self,
@@ -140,7 +144,7 @@ class Network(nn.Module):
         """The logarithm of the chance of these codes, each after a history."""
         said = self._said(codes)
         states = self.decoder(said, Where(causal, positions=self.before), memory, Where(real))
-        told = [head(states[:, level]).float().log_softmax(-1) for level, head in enumerate(self.heads)]
+        told = [self.told(states[:, level], level) for level in range(codes.shape[1])]
         return torch.stack([each.gather(1, code[:, None])[:, 0] for each, code in zip(told, codes.T)]).sum(0)
 
     def _said(self, codes: Int64[Tensor, "n levels"]) -> Float[Tensor, "n levels dim"]:
