@@ -51,8 +51,7 @@ def model(training=None, **options):
 
 
 def taken(n_users=150, length=7, seed=0):
-    """Everybody goes round 8 kinds of 8 items each, taking any item of the next kind; the nth of the nth kind only at the
-    end."""
+    """Everybody goes round 8 kinds of 8 items, taking any of the next kind; the nth of the nth kind only at the end."""
     rng = np.random.default_rng(seed)
     kind = (rng.integers(8, size=(n_users, 1)) + np.arange(length)) % 8
     within = (kind + rng.integers(1, 8, (n_users, length))) % 8

@@ -169,7 +169,7 @@ class Places(NamedTuple):
     paper="arXiv:2305.05065",
 )
 class TIGER(ByHistory[Config, Network], CodeRecommender[Config, Network]):
-    codes: Tokenizer = part("rqvae", levels=3, size=256)
+    codes: Tokenizer = part("rqkmeans", levels=3, size=256)
 
     def survey(self, train: Dataset) -> None:
         self.shape = {"sizes": list(self.codes.sizes)}
