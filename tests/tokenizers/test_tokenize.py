@@ -55,10 +55,23 @@ def test_a_fitted_one_gives_new_items_codes_and_says_how_they_drift(data, tmp_pa
     assert "Give data that hold all items of" in message
 
 
+def test_the_hints_of_fitting_lead_from_vectors_to_codes_to_a_system(data, tmp_path):
+    place, out = data("shop", cloud(60)), tmp_path / "codes"
+    run(place, "--with", "rq-kmeans", "--size", 16, "--set", "vectors=test-vectors", "--out", out)
+    for name, hint in (("test-vectors", f"itemic tokenize {place} --set vectors="), ("rqkmeans", f"fit tiger {place}")):
+        options = ["--set", "size=16", "--set", "vectors=test-vectors"] if name == "rqkmeans" else []
+        done = CliRunner().invoke(main, ["fit", name, str(place), *options, "--out", str(tmp_path / name)])
+        assert done.exit_code == 0, done.stderr
+        assert hint in done.stdout
+    again = run(place, "--size", 16, "--set", f"vectors={tmp_path / 'test-vectors'}", "--out", tmp_path / "more")
+    assert "all codes are unique" in again.stdout
+    assert (load(tmp_path / "more").codes == load(out).codes).all()
+
+
 def test_a_tokenizer_that_does_not_exist_is_one_line(data, tmp_path):
-    message = run(data("shop", cloud(20)), "--with", "rq-kmeans", "--out", tmp_path / "codes", code=1).stderr
+    message = run(data("shop", cloud(20)), "--with", "rqkmean", "--out", tmp_path / "codes", code=1).stderr
     assert message == (
-        "error: there is no tokenizer 'rq-kmeans'. Did you mean 'rqkmeans'? "
+        "error: there is no tokenizer 'rqkmean'. Did you mean 'rqkmeans'? "
         "Tokenizers: fsq, hkmeans, pq, rqkmeans, rqvae.\n"
     )
     assert not (tmp_path / "codes").exists()

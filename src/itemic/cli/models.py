@@ -119,7 +119,11 @@ def fit(
         end_run(Path(f"{folder}.run"))
     facts = model.fitted_on
     first = whole.users.ids.external([0])[0] if whole.n_users else "ID"
-    next_ = f"itemic rank {folder} --user {shlex.quote(str(first))} --k {min(10, whole.n_items)}"
+    next_ = {
+        "encoder": f"itemic tokenize {data} --set vectors={folder}",
+        "tokenizer": f"itemic fit tiger {data} --set codes={folder}",
+        "system": f"itemic rank {folder} --user {shlex.quote(str(first))} --k {min(10, whole.n_items)}",
+    }[model.entry.kind]
     best = f"best: epoch {facts['best_epoch']} of {facts['epochs']}; " if facts.get("best_epoch") else ""
     document = {"system": system, "saved": str(folder), "config": model.config.model_dump(mode="json"), **facts}
     return Output(document, [f"saved {folder} ({best}{facts['seconds']:.2f} s)      next: {next_}"])

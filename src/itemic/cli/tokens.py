@@ -75,6 +75,7 @@ def tokenize(
         items = whole.items.take(known)
     else:
         there = registry.entries("tokenizer")
+        tokenizer = tokenizer if tokenizer in there else tokenizer.replace("-", "")
         if tokenizer not in there:
             hint = did_you_mean(tokenizer, there)
             raise ConfigError(f"there is no tokenizer '{tokenizer}'.{hint} Tokenizers: {', '.join(there)}.")
