@@ -16,8 +16,8 @@ COLUMNS = 256
 """Columns of the heat map, at most."""
 BRANCHES = (24, 8, 6)
 """How many of the largest prefixes of each length the tree shows."""
-TITLES = 8
-"""How many items it names of each."""
+TITLES, HINTS = 8, 3
+"""How many items it names of each: opened, and closed."""
 MEANINGS = (
     "Used: codes that some item has. Entropy: in bits, of the most there can be. Largest: share of the items with the "
     "most frequent code. Prefixes: different beginnings of this length; most: items of the most frequent one. "
@@ -101,8 +101,8 @@ def _branches(
         below = _branches(codes, inside, items, depth + 1) if len(inside) > 1 else ""
         more = f" and {len(inside) - len(named):,} more" if len(inside) > len(named) else ""
         made.append(
-            f"<details><summary>{code} <span class=quiet>{len(inside):,}</span></summary>"
-            f"<p>{escape(' · '.join(named))}{more}</p>{below}</details>"
+            f"<details><summary>{code} <span class=quiet>{len(inside):,}: {escape(' · '.join(named[:HINTS]))}</span>"
+            f"</summary><p>{escape(' · '.join(named))}{more}</p>{below}</details>"
         )
     if len(by_size) > BRANCHES[depth]:
         made.append(f'<p class="quiet">and {len(by_size) - BRANCHES[depth]:,} smaller ones</p>')
