@@ -243,6 +243,13 @@ def test_systems_lists_the_registry_and_the_options_of_one():
     assert "l2" in run("systems", "ease").stdout
 
 
+@pytest.mark.parametrize(("kind", "name", "option"), [("tokenizer", "rqkmeans", "levels"), ("encoder", "text", "pool")])
+def test_systems_lists_what_systems_are_made_of_and_the_options_of_one(kind, name, option):
+    assert name in {entry["name"] for entry in json.loads(run("systems", "--kind", kind, "--json").stdout)}
+    assert name in run("systems", "--kind", kind).stdout
+    assert option in run("systems", name).stdout
+
+
 ERRORS = {
     "an unknown user": (["rank", "{}/runs/e", "--user", "nobody"], "1 of 1 users are not in the catalogue: 'nobody'"),
     "an unknown history": (["rank", "{}/runs/e", "--history", "a,b"], "none of the items of the history 'a,b'"),

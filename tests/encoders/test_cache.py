@@ -62,6 +62,17 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
     assert rest.made == [["e", "f"]]
 
 
+def test_a_file_that_holds_nothing_wanted_is_read_once_and_then_no_more(tmp_path, monkeypatch):
+    opened, read = [], module._read
+    monkeypatch.setattr(module, "_read", lambda path: opened.append(path) or read(path))
+    for text in ("a", "bb", "ccc"):
+        assert vectors(tmp_path, [text], Making()) == [len(text)]
+    assert len(opened) == 2  # the first file for the second text, the second for the third
+    del opened[:]
+    assert vectors(tmp_path, ["bb"], Making(until=0)) == [2]
+    assert len(opened) == 2  # that of "bb", and that of "ccc", which nobody has looked into
+
+
 @pytest.mark.parametrize("harm", [lambda old: old[:-5], lambda old: old[:-5] + b"junk!", lambda old: b""])
 def test_a_damaged_block_is_told_of_dropped_and_made_again(tmp_path, harm):
     vectors(tmp_path, ["a", "b", "c"], Making())

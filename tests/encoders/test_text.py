@@ -276,6 +276,9 @@ def test_a_model_that_is_not_there_or_not_read_here_is_refused_in_one_line(folde
     (place / "modules.json").write_text(json.dumps([*steps, dense]))
     with pytest.raises(ConfigError, match="whole has a step Dense, which is not known here. Use a model without."):
         ours(place).encode_texts(["red"])
+    (place / "modules.json").write_text("[{")
+    with pytest.raises(ConfigError, match="modules.json is damaged: .*. Restore the folder of the model."):
+        ours(place).encode_texts(["red"])
 
 
 def test_a_kind_that_needs_transformers_says_so_and_damage_is_told(folder, monkeypatch):

@@ -58,7 +58,10 @@ def test_a_fitted_one_gives_new_items_codes_and_says_how_they_drift(data, tmp_pa
 def test_the_hints_of_fitting_lead_from_vectors_to_codes_to_a_system(data, tmp_path):
     place, out = data("shop", cloud(60)), tmp_path / "codes"
     run(place, "--with", "rq-kmeans", "--size", 16, "--set", "vectors=test-vectors", "--out", out)
-    for name, hint in (("test-vectors", f"itemic tokenize {place} --set vectors="), ("rqkmeans", f"fit tiger {place}")):
+    for name, hint in (
+        ("test-vectors", f"itemic tokenize {place} --set vectors="),
+        ("rqkmeans", f"itemic tokenize {place} --with "),
+    ):
         options = ["--set", "size=16", "--set", "vectors=test-vectors"] if name == "rqkmeans" else []
         done = CliRunner().invoke(main, ["fit", name, str(place), *options, "--out", str(tmp_path / name)])
         assert done.exit_code == 0, done.stderr

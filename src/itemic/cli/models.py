@@ -18,15 +18,28 @@ if TYPE_CHECKING:
     from itemic.systems.base import Recommender
 
 
-@command("systems", ["itemic systems", "itemic systems --answers history", "itemic systems ease      (its options)"])
+SYSTEMS_EXAMPLES = [
+    "itemic systems",
+    "itemic systems --answers history",
+    "itemic systems --kind tokenizer",
+    "itemic systems ease      (its options)",
+]
+
+
+@command("systems", SYSTEMS_EXAMPLES)
 @click.argument("name", required=False)
 @click.option("--answers", metavar="FIELD", help="Only those that answer queries with this field: user, history, ...")
-def systems(name: str | None, answers: str | None) -> Output:
+@click.option("--kind", type=click.Choice(["encoder", "tokenizer"]), help="List what systems are made of instead.")
+def systems(name: str | None, answers: str | None, kind: str | None) -> Output:
     """List the systems, or the options of one."""
     from itemic import registry
 
     if name is not None:
         return _options(name)
+    if kind is not None:
+        made = list(registry.entries(kind).values())
+        document = [{k: getattr(e, k) for k in ("name", "needs", "gives", "paper", "summary")} for e in made]
+        return Output(document, table([[e.name, e.summary] for e in made], [kind, "what it does"], left=2))
     fields = {answer for e in registry.entries().values() for answer in e.answers} - {"anyone"}
     if answers is not None and answers not in fields:
         hint = did_you_mean(answers, fields)
@@ -49,7 +62,7 @@ def _options(name: str) -> Output:
     from itemic import registry
 
     model: Any = registry.find(name)
-    entry, fields = registry.entries()[name], model.Config.model_fields
+    entry, fields = registry.entries(model.entry.kind)[name], model.Config.model_fields
     rows = [[option, str(f.default), (f.description or "").replace("\n", " ")] for option, f in fields.items()]
     schema, tune = model.Config.model_json_schema()["properties"], dict(model.Config.tune)
     document = {"name": name, "summary": entry.summary, "options": schema, "tune": tune}
@@ -121,7 +134,7 @@ def fit(
     first = whole.users.ids.external([0])[0] if whole.n_users else "ID"
     next_ = {
         "encoder": f"itemic tokenize {data} --set vectors={folder}",
-        "tokenizer": f"itemic fit tiger {data} --set codes={folder}",
+        "tokenizer": f"itemic tokenize {data} --with {folder}",
         "system": f"itemic rank {folder} --user {shlex.quote(str(first))} --k {min(10, whole.n_items)}",
     }[model.entry.kind]
     best = f"best: epoch {facts['best_epoch']} of {facts['epochs']}; " if facts.get("best_epoch") else ""

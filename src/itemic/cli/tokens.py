@@ -84,7 +84,9 @@ def tokenize(
     found = diagnose(model, items, category)
     model.save(folder, histories=False)
     codes = pa.FixedSizeListArray.from_arrays(pa.array(model.codes.ravel()), model.codes.shape[1])
-    pq.write_table(pa.table({"id": model.catalogue.items.ids.array, "codes": codes}), folder / "codes.parquet")
+    partial = folder / ".codes.parquet.partial"
+    pq.write_table(pa.table({"id": model.catalogue.items.ids.array, "codes": codes}), partial)
+    partial.replace(folder / "codes.parquet")
     if run.is_dir():
         end_run(run)
     found.to_json(folder / "diagnostics.json")

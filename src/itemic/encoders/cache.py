@@ -34,6 +34,8 @@ class Cache:
     """Vectors under one name, which says how they are made; in `place`, or without one in this process."""
 
     memory: dict[str, list[Block]] = {}  # noqa: RUF012 (shared on purpose: by all caches of a process)
+    read: dict[Path, UInt64[np.ndarray, "rows 2"]] = {}  # noqa: RUF012 (the same)
+    """The keys of files that were found whole: they are read again only for what they hold."""
 
     def __init__(self, place: Path | None, name: str) -> None:
         self.name, self.folder = name, _writable(place / name) if place is not None else None
@@ -52,7 +54,7 @@ class Cache:
         keys = hashes(distinct)
         found = np.full((len(distinct), dim), np.nan, np.float32)
         lacking = np.ones(len(distinct), bool)
-        for block in self._blocks():
+        for block in self._blocks(_binary(keys)):
             at = pc.index_in(_binary(keys), value_set=_binary(block.keys)).to_numpy(zero_copy_only=False)
             here = lacking & ~np.isnan(at)
             found[here] = block.vectors[at[here].astype(np.int64)]
@@ -64,13 +66,19 @@ class Cache:
             self._keep(Block(keys[part], found[part]))
         return found[coded.indices.to_numpy()]
 
-    def _blocks(self) -> Iterator[Block]:
+    def _blocks(self, wanted: pa.Array) -> Iterator[Block]:
+        """The blocks that may hold some of the wanted keys."""
         if self.folder is None:
             yield from self.memory.get(self.name, ())
             return
         for path in sorted(self.folder.glob("*.safetensors")):
+            keys = self.read.pop(path, None)
+            if keys is not None and not pc.any(pc.is_in(wanted, value_set=_binary(keys))).as_py():
+                self.read[path] = keys
+                continue
             block = _read(path)
             if block is not None:
+                self.read[path] = block.keys
                 yield block
                 continue
             report(f"{path.name} of {self.folder} is damaged: what it held is made again", 1, 1)

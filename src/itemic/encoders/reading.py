@@ -188,4 +188,7 @@ def _theirs(folder: Path, facts: dict[str, Any]) -> "tuple[Theirs, Vocabulary, i
 
 
 def _facts(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise ConfigError(f"{path} is damaged: {error}. Restore the folder of the model.") from error

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
+from torch.nn.functional import pad
 
 END = -1
 """Stands behind the end of a code that is shorter than others; it is certain, and costs nothing."""
@@ -107,7 +108,8 @@ def beam_search(
     out, and prefixes that lead to nothing else take no beam. As wide as there are items the search is exact.
     """
     device = trie.item.device
-    dead = _dead(trie, n_queries, forbidden)
+    barred_pairs = _barred(trie, forbidden)
+    dead = _dead(trie, *barred_pairs)
     node = torch.zeros(n_queries, 1, dtype=torch.int64, device=device)
     score = torch.zeros(n_queries, 1, device=device)
     code = parent = None
@@ -129,7 +131,7 @@ def beam_search(
         score, pick = made.flatten(1).topk(min(width, made.shape[1] * fan))
         parent, child, code = pick // fan, child.flatten(1), token.flatten(1)
         node, code = child.gather(1, pick), code.gather(1, pick).clamp(min=0)
-    return _items_of(trie, node, score, width if k is None else k, n_queries, forbidden)
+    return _items_of(trie, node, score, width if k is None else k, *barred_pairs)
 
 
 def exact(chances: Float[Tensor, "queries levels codes"], codes: Int[Tensor, "items levels"], k: int) -> Found:
@@ -176,11 +178,8 @@ Dead = tuple[Int64[Tensor, " n"], Int64[Tensor, " n"], Int64[Tensor, " n"]]
 """Queries, nodes of a level that lead them only to what is forbidden, and the parents of these nodes."""
 
 
-def _dead(trie: Trie, n_queries: int, forbidden: tuple[Tensor, Tensor] | None) -> list[Dead]:
-    nothing = torch.empty(0, dtype=torch.int64, device=trie.item.device)
-    if forbidden is None or len(forbidden[0]) == 0:
-        return [(nothing, nothing, nothing)] * len(trie.levels)
-    row, place = _barred(trie, forbidden)
+def _dead(trie: Trie, row: Int64[Tensor, " n"], place: Int64[Tensor, " n"]) -> list[Dead]:
+    """Of each level, given the forbidden pairs of query and place."""
     found = []
     for level in trie.levels:
         n_nodes = len(level.code)
@@ -192,8 +191,11 @@ def _dead(trie: Trie, n_queries: int, forbidden: tuple[Tensor, Tensor] | None) -
     return found
 
 
-def _barred(trie: Trie, forbidden: tuple[Tensor, Tensor]) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]]:
+def _barred(trie: Trie, forbidden: tuple[Tensor, Tensor] | None) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]]:
     """Each forbidden pair of query and place in the trie once."""
+    if forbidden is None:
+        nothing = torch.empty(0, dtype=torch.int64, device=trie.item.device)
+        return nothing, nothing
     values, offsets = (x.to(trie.item.device, torch.int64) for x in forbidden)
     row, place = torch.repeat_interleave(offsets.diff()), trie.place[values]
     key = (row * len(trie.item) + place)[place >= 0].unique()
@@ -201,26 +203,22 @@ def _barred(trie: Trie, forbidden: tuple[Tensor, Tensor]) -> tuple[Int64[Tensor,
 
 
 def _items_of(
-    trie: Trie, node: Tensor, score: Tensor, k: int, n_queries: int, forbidden: tuple[Tensor, Tensor] | None
+    trie: Trie, node: Tensor, score: Tensor, k: int, row: Int64[Tensor, " n"], barred: Int64[Tensor, " n"]
 ) -> Found:
-    """The items at these leaves."""
+    """The items at these leaves, without the barred ones among those that share one."""
     begin = trie.levels[-1].begin
     first, beyond = begin[node], begin[node + 1]
     fan = max(1, int((beyond - first).max())) if node.numel() else 1
     place = first[..., None] + torch.arange(fan, device=node.device)
     scores = score[..., None].expand_as(place).masked_fill(place >= beyond[..., None], -torch.inf).flatten(1)
     place = place.clamp(max=len(trie.item) - 1).flatten(1)
-    if fan > 1 and forbidden is not None:
-        row, barred = _barred(trie, forbidden)
-        own = torch.arange(n_queries, device=node.device)[:, None] * len(trie.item) + place
+    if fan > 1 and len(row):
+        own = torch.arange(len(node), device=node.device)[:, None] * len(trie.item) + place
         scores = scores.masked_fill(torch.isin(own, row * len(trie.item) + barred), -torch.inf)
     items = trie.item[place].masked_fill(scores == -torch.inf, -1)
     items, scores = (x[:, :k] for x in _ordered(items, scores))
     short = k - items.shape[1]
-    if short > 0:
-        items = torch.nn.functional.pad(items, (0, short), value=-1)
-        scores = torch.nn.functional.pad(scores, (0, short), value=-torch.inf)
-    return Found(items, scores)
+    return Found(pad(items, (0, short), value=-1), pad(scores, (0, short), value=-torch.inf))
 
 
 def _ordered(items: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:

@@ -48,13 +48,13 @@ def usual_products() -> Iterator[None]:
     tensor([[3., 3.],
             [3., 3.]])
     """
-    before = SETTINGS.fp32_precision
     try:
         if _ours:
             SETTINGS.fp32_precision = "none"
         yield
     finally:
-        SETTINGS.fp32_precision = before
+        if _ours:  # not what was there before: another thread may have been inside already
+            SETTINGS.fp32_precision = "bf16"
 
 
 def has_bfloat16() -> bool:

@@ -6,7 +6,7 @@ import torch
 
 from itemic.data import Dataset, Query, Ragged, Table
 from itemic.data.ids import Ids
-from itemic.errors import QueryError
+from itemic.errors import DataError, QueryError
 from itemic.model import Encoder, ModelConfig, Tokenizer, load
 from itemic.nn.packing import Packing
 from itemic.registry import encoder, tokenizer
@@ -182,6 +182,26 @@ def test_a_new_item_is_ranked_by_its_codes_and_the_others_keep_theirs(tmp_path):
     model_.save(tmp_path / "model")
     again = load(tmp_path / "model")
     assert again.rank(query, 20).items.tolist() == model_.rank(query, 20).items.tolist()
+
+
+def test_new_items_that_are_refused_leave_the_model_as_it_was(monkeypatch):
+    model_, before = model({"epochs": 1}).fit(rounds(of_kinds())), of_kinds()
+
+    def refuse(self, items):
+        raise DataError("no code is left")
+
+    monkeypatch.setattr(Written, "add_items", refuse)
+    with pytest.raises(DataError):
+        model_.add_items(Table.of(Ids(["new"]), {"codes": [[0, 0, 3]]}))
+    assert len(model_.catalogue.items) == 64
+    assert model_.item_codes().tolist() == before.tolist()
+    assert model_.rank(queries(rounds(before)), 57).items.max() < 64
+
+
+def test_requests_that_are_all_without_a_history_are_answered_together(fitted):
+    ranking = fitted.rank(Query(history=Ragged.from_lists([[], []])), 5)
+    assert ranking.items[0].tolist() == ranking.items[1].tolist()
+    assert (ranking.items >= 0).all()
 
 
 def test_who_took_nothing_that_can_be_read_gets_what_is_popular(fitted):

@@ -175,6 +175,17 @@ def test_a_new_item_is_ranked_at_once_as_one_that_was_there_and_that_nobody_took
     np.testing.assert_allclose(*made.query_vectors(asked([3, 19], [3, 20])), atol=1e-6)
 
 
+def test_new_items_that_are_refused_leave_the_model_as_it_was(fitted, tmp_path, monkeypatch):
+    made = load(fitted.save(tmp_path / "model"))
+    before, whole = made.item_vectors(), type(made.vectors).encode
+    monkeypatch.setattr(type(made.vectors), "encode", lambda self, content: whole(self, content)[:-1])
+    with pytest.raises(DataError, match="gave 1 vectors for 2 items"):
+        made.add_items({"item": ["new", "other"], "vector": [content_of(shop())[19].tolist()] * 2})
+    assert len(made.catalogue.items) == 20
+    np.testing.assert_array_equal(made.item_vectors(), before)
+    assert made.rank(asked([1, 2]), 18).items.max() < 20
+
+
 def test_an_item_without_a_vector_is_known_by_who_took_it_and_else_not_ranked():
     heard, data = [], shop(without=(3, 19))
     with listening(lambda description, *_: heard.append(description)):

@@ -12,7 +12,8 @@ from itemic.systems.base import Recommender
 class CodeRecommender(Recommender[C, M]):
     """A system gives `item_codes`, `search` and `score_codes`; items that have no codes are never ranked."""
 
-    _trie: "tuple[np.ndarray, Trie] | None" = None
+    _trie: tuple[Int32[np.ndarray, "items levels"], Trie] | None = None
+    """The tree of all items, and the codes that it was made of."""
 
     def item_codes(self) -> Int32[np.ndarray, "items levels"]:
         """The codes of each item; -1 where it has none."""
@@ -28,24 +29,31 @@ class CodeRecommender(Recommender[C, M]):
         """The logarithm of the chance of the codes of each of `query.candidates`."""
         raise TypeError(f"{type(self).__name__} defines no score_codes")
 
-    def coded(self) -> Bool[np.ndarray, " items"]:
-        """Which items have codes."""
-        return np.all(self.item_codes() >= 0, axis=1)
-
     def _rank_block(
         self, query: Query, k: int, allowed: Bool[np.ndarray, " items"] | None
     ) -> tuple[Int32[np.ndarray, "queries k"], Float32[np.ndarray, "queries k"]]:
+        found = self.search(query, self._trie_of(allowed), k, query.masked())
+        return found.items.int().numpy(), found.scores.numpy()
+
+    def _trie_of(self, allowed: Bool[np.ndarray, " items"] | None) -> Trie:
         codes = self.item_codes()
         if allowed is not None:
-            trie = Trie.of(codes, np.flatnonzero(allowed & self.coded()))
-        else:
-            if self._trie is None or self._trie[0] is not codes:
-                self._trie = codes, Trie.of(codes, np.flatnonzero(self.coded()))
-            trie = self._trie[1]
-        found = self.search(query, trie, k, query.masked())
-        return found.items.int().numpy(), found.scores.numpy()
+            some = np.flatnonzero(allowed)
+            return Trie.of(codes, some[coded(codes[some])])
+        if self._trie is None or self._trie[0] is not codes:
+            self._trie = codes, Trie.of(codes, np.flatnonzero(coded(codes)))
+        return self._trie[1]
 
     def _score_candidates(self, query: Query) -> Float32[np.ndarray, " candidates"]:
         assert isinstance(query.candidates, Ragged)
-        scores = self.score_codes(query, self.item_codes()[query.candidates.values])
-        return np.where(self.coded()[query.candidates.values], scores, np.float32(-np.inf))
+        codes = self.item_codes()[query.candidates.values]
+        return np.where(coded(codes), self.score_codes(query, codes), np.float32(-np.inf))
+
+
+def coded(codes: Int32[np.ndarray, "rows levels"]) -> Bool[np.ndarray, " rows"]:
+    """Which rows are codes, not the -1 of an item without.
+
+    >>> coded(np.array([[3, 0], [-1, -1]], np.int32)).tolist()
+    [True, False]
+    """
+    return np.all(codes >= 0, axis=1)

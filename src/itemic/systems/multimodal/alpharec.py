@@ -161,8 +161,8 @@ class AlphaRec(ByContent[Config, Network], PopularToSilent[Config, Network], Vec
         return self.tables["item"]
 
     def encode_items(self, items: Table) -> None:
+        content, n_layers = self.content_of(items), self.config.n_layers  # first, as it may refuse them
         super().encode_items(items)
-        content, n_layers = self.content_of(items), self.config.n_layers
         own = self._own(content)
         item = own / np.linalg.norm(own, axis=1, keepdims=True).clip(min=1e-12)
         new = {"item": item, "sent": own * (n_layers > 0) / (n_layers + 1), "content": content}

@@ -194,8 +194,8 @@ class FMRLRec(ByContent[Config, Network], SequenceRecommender[Config, Network]):
         return self.tables["item"]
 
     def encode_items(self, items: Table) -> None:
+        content = self.content_of(items)  # first, as it may refuse them
         super().encode_items(items)
-        content = self.content_of(items)
         with torch.no_grad():
             new = self.module.items(*without_nan(content)).numpy()
         self.tables = added(self.tables, item=new, ranked=present(content))
