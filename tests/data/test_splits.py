@@ -25,7 +25,7 @@ from itemic.data import (
 from itemic.data.splits import check_leak, split
 from itemic.errors import DataError, LeakError
 
-KINDS = ("time", "last", "random", "users", "sessions", "items")
+KINDS = ("time", "last", "random", "users", "sessions", "items", "cold")
 
 
 def dataset(user, item, time=None, **more) -> Dataset:
@@ -178,6 +178,23 @@ def test_cold_items_are_held_out_whole_and_only_where_they_have_five_interaction
     assert (part[item == 10] == TRAIN).all()
 
 
+def test_after_a_cold_split_the_rest_is_split_by_last_and_nothing_of_a_cold_item_is_known():
+    data = dataset(
+        np.repeat(np.arange(8), 6), [(u + n) % 9 for u in range(8) for n in range(6)], time=np.tile(range(6), 8)
+    )
+    done = split(data, by="cold", test=0.2, seed=1)
+    part, log = part_of(done), data.interactions
+    cold = np.flatnonzero(done.test.unseen)
+    assert len(cold) == 2
+    assert (part[np.isin(log.item, cold)] == TEST).all()
+    for user in range(8):
+        warm = part[(log.user == user) & ~np.isin(log.item, cold)]
+        assert warm.tolist() == [*[TRAIN] * (len(warm) - 2), VALID, TEST]
+    assert not np.isin(done.test.query.history.values, cold).any()
+    assert done.test.query.history.lengths.sum() == (part == TRAIN).sum() + (part == VALID).sum()
+    assert (part_of(split(data, by="cold", test=0.2, valid=0, seed=1)) != VALID).all()
+
+
 @pytest.mark.parametrize("by", KINDS)
 def test_the_recipe_of_a_split_makes_it_again_and_another_seed_does_not(by):
     data = busy()
@@ -303,12 +320,12 @@ TIMED = dataset([0, 0, 0, 1], [0, 1, 2, 0], time=[1, 2, 3, 4])
             PLAIN,
             {"by": "tiem"},
             "there is no split by 'tiem'. Did you mean 'time'? "
-            "Choose one of auto, time, last, random, users, sessions, items, official.",
+            "Choose one of auto, time, last, random, users, sessions, items, cold, official.",
         ),
         (
             PLAIN,
             {"by": "official"},
-            "shop came without a split of its own. Split by time, last, random, users, sessions or items.",
+            "shop came without a split of its own. Split by time, last, random, users, sessions, items or cold.",
         ),
         (
             PLAIN,

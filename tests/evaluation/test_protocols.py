@@ -191,6 +191,25 @@ def test_held_out_items_are_ranked_among_themselves(shop):
     assert result.protocol == "held-out items only"
 
 
+def test_warm_and_cold_items_are_sought_among_themselves_by_those_who_want_some(shop):
+    unseen = np.array([False, False, True, False, True, True])
+    test = replace(shop.test, unseen=unseen)
+    model = fitted(shop, SCORES)
+    wanted = [[item for item in row if unseen[item]] for row in test.relevant.to_lists()]
+    cold, warm = (evaluate(model, test, ["recall@2", "ndcg@6"], protocol=protocol) for protocol in ("cold", "warm"))
+    assert cold.n_queries == sum(map(bool, wanted))
+    assert cold.n_skipped == shop.test.n_skipped + len(test) - cold.n_queries
+    assert set(cold.lists[cold.lists >= 0].tolist()) <= {2, 4, 5}
+    assert set(warm.lists[warm.lists >= 0].tolist()) <= {0, 1, 3}
+    assert (cold.protocol, warm.protocol) == ("cold items only", "warm items only")
+    by_hand = [np.isin(row, got[:2]).mean() for row, got in zip([row for row in wanted if row], cold.lists)]
+    assert cold["recall@2"] == pytest.approx(np.mean(by_hand))
+    with pytest.raises(
+        ConfigError, match="protocol 'cold' needs to know what was trained on. Use data.test of a split"
+    ):
+        evaluate(model, replace(test, unseen=None), "recall@2", protocol="cold")
+
+
 def test_grades_weigh_what_is_found(shop):
     graded = replace(shop.test, grades=np.array([3, 1, 1, 1, 1, 1], np.float32))
     by_hand = (3 / (3 + 1 / log2(3)) + 1) / 3
@@ -199,7 +218,9 @@ def test_grades_weigh_what_is_found(shop):
 
 def test_wrong_names_are_refused_in_one_line(shop):
     model = fitted(shop, SCORES)
-    with pytest.raises(ConfigError, match="there is no protocol 'ful'. Protocols: full, candidates, held-out, sampled"):
+    with pytest.raises(
+        ConfigError, match="there is no protocol 'ful'. Protocols: full, candidates, held-out, warm, cold, sampled"
+    ):
         evaluate(model, shop.test, "recall@2", protocol="ful")
     with pytest.raises(ConfigError, match="there is no metric 'recal'. Did you mean 'recall'"):
         evaluate(model, shop.test, "recal@2")

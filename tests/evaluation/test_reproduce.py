@@ -1,6 +1,7 @@
 """Recipes and their results: the schema, the search, several seeds, the list, the tables, and the numbers in CI."""
 
 import json
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -8,12 +9,13 @@ import pytest
 import yaml
 
 from itemic.data import TEST, TRAIN, VALID, Dataset
+from itemic.data.splits import split
 from itemic.errors import ConfigError, DataError, LoadError
 from itemic.evaluation import evaluate, reproduce, reproduce_list
 from itemic.evaluation.recipes import Recipe, all_recipes, find_recipe, merged, recipes_folder
 from itemic.evaluation.reproduce import data_of, measure
-from itemic.evaluation.tables import results_table, standing, variants, write_tables
-from itemic.registry import system
+from itemic.evaluation.tables import protocols, results_table, standing, variants, write_tables
+from itemic.registry import find, system
 from itemic.systems.base import ScoreRecommender, SystemConfig
 from itemic.training import TrainingConfig
 from itemic.version import VERSION
@@ -298,6 +300,28 @@ def test_where_held_out_items_are_ranked_among_themselves_training_is_judged_by_
     among, full = (measure(recipe(**options, protocol=protocol), data)["curve"] for protocol in ("held-out", "full"))
     assert all(point["recall@20"] == 1 for point in among)  # there are fewer
     assert min(point["recall@20"] for point in full) < 1
+
+
+def test_one_fit_is_measured_under_several_protocols_and_a_table_has_them_side_by_side(place, tmp_path, data):
+    divided = split(replace(data, ordered=True).save(tmp_path / "data" / "ordered"), by="cold", test=0.2)
+    asked = {"variant": "cold", "dataset": "ordered", "split": {"by": "cold", "test": 0.2}, "also": ["warm", "cold"]}
+    for name in ("popularity", "itemknn"):
+        place(f"{name}/ordered.cold", system=name, **asked)
+        facts = json.loads(reproduce(name, "ordered", "cold").read_text())
+        assert list(facts["also"]) == ["warm items only", "cold items only"]
+        found = facts["also"]["cold items only"]
+        by_hand = evaluate(find(name)().fit(divided.train), divided.test, "recall@5", protocol="cold")
+        assert found["recall@5"] == pytest.approx(by_hand["recall@5"], abs=1e-6)
+        assert found["queries"] == by_hand.n_queries < facts["queries"]
+    lines = protocols("ordered", "cold").splitlines()
+    assert lines[0] == "| system | recall@5, full ranking | recall@5, warm items only | recall@5, cold items only |"
+    assert {line.split("|")[1].strip() for line in lines[2:]} == {"`popularity`", "`itemknn`"}
+    page = tmp_path / "page.md"
+    page.write_text("<!-- protocols ordered cold -->\n<!-- /protocols ordered cold -->\n")
+    write_tables(page)
+    assert protocols("ordered", "cold") in page.read_text()
+    with pytest.raises(DataError, match="holds no results on ordered, variant new"):
+        protocols("ordered", "new")
 
 
 def test_a_search_over_a_trained_system_stops_each_setting_and_takes_options_by_path(data):

@@ -20,9 +20,7 @@ COMPARE_EXAMPLES = [
 @command("compare", COMPARE_EXAMPLES, progress=True)
 @click.argument("models", nargs=-1, required=True)
 @click.option("--metrics", default="ndcg@10,recall@20", show_default=True, metavar="NAMES", help="Names with commas.")
-@click.option(
-    "--protocol", default="full", show_default=True, help="full, candidates, held-out, sampled-uniform:100, ..."
-)
+@click.option("--protocol", default="full", show_default=True, help="full, candidates, held-out, warm, cold, ...")
 @click.option("--valid", is_flag=True, help="Compare on the validation part instead of the test part.")
 @click.option("--html", type=click.Path(), metavar="FILE", help="Also write a report with plots.")
 def compare(models: Sequence[str], metrics: str, protocol: str, valid: bool, html: str | None) -> Output:

@@ -51,7 +51,7 @@ class Split:
     @property
     def mask_valid(self) -> bool:
         """Whether the validation part is history (masked) at test: it is where it came before the test part."""
-        return bool(self.how.get("mask_valid", self.how["by"] in ("time", "last")))
+        return bool(self.how.get("mask_valid", self.how["by"] in ("time", "last", "cold")))
 
 
 @dataclass(frozen=True)
@@ -299,7 +299,9 @@ class Dataset:
         query = self.query_of(asking, known)
         trained = np.bincount(log.user[part == TRAIN], minlength=self.n_users)[asking] > 0
         query = replace(query, user=np.where(trained, asking, -1).astype(np.int32))
-        return EvalSet(query, relevant, n_skipped=self.n_users - len(asking), label=self.split.label, users=asking)
+        unseen = np.bincount(log.item[part == TRAIN], minlength=self.n_items) == 0
+        skipped = self.n_users - len(asking)
+        return EvalSet(query, relevant, n_skipped=skipped, label=self.split.label, users=asking, unseen=unseen)
 
     def query_of(self, users: np.ndarray, parts: list[int] | None = None) -> Query:
         """A request for each of these user codes, with what they did (in these parts of the split) as history."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float32, Int16, Int32, Int64
+from jaxtyping import Bool, Float32, Int16, Int32, Int64
 
 from itemic.data.ragged import Ragged
 from itemic.data.table import Table
@@ -180,6 +180,8 @@ class EvalSet:
     """How the set came about, as tables print it."""
     users: Int32[np.ndarray, " queries"] | None = None
     """Who asks, as user codes; query.user is -1 for those a model fitted on the train part cannot know."""
+    unseen: Bool[np.ndarray, " items"] | None = None
+    """Which items nobody took in the train part; not known of a test set of one's own."""
 
     def __len__(self) -> int:
         return len(self.relevant)

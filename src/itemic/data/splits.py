@@ -45,6 +45,8 @@ def split(
     - `sessions`: the newest users by their last interaction, as when each session is a user: everything that is trained
       on is older. Of these shares of the users, those with two or more interactions are held out as in `users`.
     - `items`: these shares of the items with five or more interactions are not trained on at all.
+    - `cold`: this share (`test`) of the same items is test as a whole, and of what is left the last of each user, as in
+      `last`: one fit answers for warm, cold and mixed lists (the protocols of `evaluate`).
     - `official`: the split that came with the data, as it is.
     - `auto`: official, else time, else last if rows stand in order, else random, whichever is possible first.
 
@@ -66,8 +68,9 @@ def split(
         by = _auto(dataset)
     _check(dataset, by, test, valid, seed)
     how: dict[str, object] = {"by": by}
-    if by == "last":
+    if by in ("last", "cold"):
         how |= {} if valid else {"valid": 0.0}
+        how |= {"test": test, "seed": seed} if by == "cold" else {}
     elif by != "official":
         how |= {"test": test, "valid": valid} | ({} if by in ("time", "sessions") else {"seed": seed})
     part = SPLITTERS[by](dataset, test, valid, np.random.Generator(np.random.PCG64(seed)))
@@ -138,14 +141,15 @@ def _check(dataset: Dataset, by: str, test: float, valid: float, seed: int) -> N
             f"split by {by} needs a 'time' column; interactions has {present}. "
             "Name it when importing (--columns time=NAME), or split by random."
         )
-    if by == "last" and not _in_order(dataset):
+    if by in ("last", "cold") and not _in_order(dataset):
         raise DataError(
-            f"split by last needs a 'time' column or rows in order; interactions has {present}, in no known order. "
+            f"split by {by} needs a 'time' column or rows in order; interactions has {present}, in no known order. "
             "Name it when importing (--columns time=NAME), or split by random."
         )
     if by == "official" and dataset.official is None:
         raise DataError(
-            f"{dataset.name} came without a split of its own. Split by time, last, random, users, sessions or items."
+            f"{dataset.name} came without a split of its own. Split by time, last, random, users, sessions, items or "
+            "cold."
         )
 
 
@@ -158,6 +162,7 @@ def _check_parts(part: Parts, by: str, test: float) -> None:
             "sessions": f"too few of the newest have {MIN_PER_USER} interactions or more for a share of {test}",
             "users": f"too few users have {MIN_PER_USER} or more for a share of {test}",
             "items": f"too few items have {MIN_PER_ITEM} or more for a share of {test}",
+            "cold": f"too few items have {MIN_PER_ITEM} or more for a share of {test}",
             "official": "it marks none as test",
         }.get(by, f"a share of {test} is less than one")
         raise DataError(
@@ -181,9 +186,11 @@ def _by_time(dataset: Dataset, test: float, valid: float, rng: np.random.Generat
 
 
 def _by_last(dataset: Dataset, test: float, valid: float, rng: np.random.Generator) -> Parts:
-    log = dataset.interactions
+    return _last(dataset.interactions, 2 if valid else 1)
+
+
+def _last(log: Interactions, n_held: int) -> Parts:
     part = np.full(len(log), TRAIN, np.uint8)
-    n_held = 2 if valid else 1
     ends = log.offsets[1:][np.diff(log.offsets) > n_held]
     part[ends - n_held] = VALID  # overwritten with TEST where nothing but the last is held out
     part[ends - 1] = TEST
@@ -238,6 +245,14 @@ def _by_items(dataset: Dataset, test: float, valid: float, rng: np.random.Genera
     return _drawn(counts >= MIN_PER_ITEM, test, valid, rng)[log.item]
 
 
+def _by_cold(dataset: Dataset, test: float, valid: float, rng: np.random.Generator) -> Parts:
+    log = dataset.interactions
+    part = _by_items(dataset, test, 0, rng)
+    warm = part == TRAIN
+    part[warm] = _last(log.select(warm), 2 if valid else 1)
+    return part
+
+
 def _official(dataset: Dataset, test: float, valid: float, rng: np.random.Generator) -> Parts:
     assert dataset.official is not None
     return np.asarray(dataset.official, np.uint8)
@@ -250,6 +265,7 @@ SPLITTERS: dict[str, Splitter] = {
     "users": _by_users,
     "sessions": _by_sessions,
     "items": _by_items,
+    "cold": _by_cold,
     "official": _official,
 }
 

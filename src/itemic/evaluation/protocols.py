@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Float64, Int32
+from jaxtyping import Bool, Float64, Int32
 
 from itemic import metrics as formulas
 from itemic.data import EvalSet, Query, Ragged, Ranking
@@ -74,10 +74,14 @@ def evaluate(
 ) -> Result:
     """The metrics of a model on an EvalSet, per query.
 
-    `protocol` is "full" (every item but those of history and exclude), "candidates" (those of test.query), "held-out"
-    (what is relevant to anybody: after a split by items these are the cold ones, among themselves),
-    "sampled-uniform:100" or "sampled-popularity:100" (what is relevant among 100 unseen items, drawn without
-    replacement, the second in proportion to how often the histories of the set hold an item).
+    `protocol` says what is ranked:
+
+    - `full`: every item but those of history and exclude.
+    - `candidates`: those of test.query.
+    - `held-out`: what is relevant to anybody; after a split by items these are the cold ones, among themselves.
+    - `warm`, `cold`: items that somebody, or nobody, took in the train part, for those who seek any of them.
+    - `sampled-uniform:100`, `sampled-popularity:100`: what is relevant among 100 unseen items, drawn without
+      replacement, the second in proportion to how often the histories of the set hold an item.
 
     Raises:
         ConfigError: an unknown metric or protocol.
@@ -140,9 +144,13 @@ def under(protocol: str, test: EvalSet, n_items: int, seed: int = 0) -> EvalSet:
         return test
     if protocol == "held-out":
         return replace(test, query=replace(test.query, candidates=np.unique(test.relevant.values)))
+    if protocol in ("warm", "cold"):
+        if test.unseen is None:
+            raise ConfigError(f"protocol '{protocol}' needs to know what was trained on. Use data.test of a split.")
+        return _among(test, test.unseen if protocol == "cold" else ~test.unseen)
     sampled = SAMPLED.fullmatch(protocol)
     if not sampled:
-        known = "full, candidates, held-out, sampled-uniform:100, sampled-popularity:100"
+        known = "full, candidates, held-out, warm, cold, sampled-uniform:100, sampled-popularity:100"
         raise ConfigError(f"there is no protocol '{protocol}'. Protocols: {known}.")
     history = test.query.history if test.query.history is not None else Ragged.empty(len(test))
     weights = np.ones(n_items)
@@ -150,6 +158,20 @@ def under(protocol: str, test: EvalSet, n_items: int, seed: int = 0) -> EvalSet:
         weights = np.bincount(history.values, minlength=n_items).astype(np.float64)
     negatives = draw(test.relevant.joined(history), weights, int(sampled[2]), seed)
     return replace(test, query=replace(test.query, candidates=test.relevant.joined(negatives)))
+
+
+def _among(test: EvalSet, items: Bool[np.ndarray, " items"]) -> EvalSet:
+    """The requests for some of these items, with these as candidates."""
+    relevant = formulas.only(test.relevant, items)
+    rows = np.flatnonzero(relevant.lengths)
+    return replace(
+        test,
+        query=replace(test.query.take(rows), candidates=np.flatnonzero(items).astype(np.int32)),
+        relevant=relevant.take(rows),
+        grades=None if test.grades is None else test.grades[items[test.relevant.values]],
+        n_skipped=test.n_skipped + len(test) - len(rows),
+        users=None if test.users is None else test.users[rows],
+    )
 
 
 def label_of(protocol: str) -> str:
@@ -161,7 +183,8 @@ def label_of(protocol: str) -> str:
     sampled = SAMPLED.fullmatch(protocol)
     if sampled:
         return f"sampled candidates ({sampled[2]}, {sampled[1]})"
-    return {"candidates": "given candidates", "held-out": "held-out items only"}.get(protocol, "full ranking")
+    named = {"candidates": "given candidates", "held-out": "held-out items only"}
+    return named.get(protocol, f"{protocol} items only" if protocol in ("warm", "cold") else "full ranking")
 
 
 def draw(taken: Ragged, weights: Float64[np.ndarray, " items"], n: int, seed: int) -> Ragged:

@@ -103,6 +103,8 @@ class Recipe(_Part):
     """How the data are divided; a name alone is enough, as in `split: official`."""
     fit: Literal["train", "train+valid"] = "train"
     protocol: str = "full"
+    also: list[str] = []
+    """Other protocols under which the same models are measured."""
     metrics: dict[str, Target] = Field(min_length=1)
     config: dict[str, Any] = {}
     """Options of the system; what is not named keeps its default."""

@@ -44,6 +44,8 @@ class Run(NamedTuple):
     config: dict[str, Any]
     stopped: dict[str, Any]
     """For a system trained with validation: by what, after which epoch, and the curve of the first seed."""
+    also: dict[str, dict[str, float]]
+    """Means over the results under other protocols, by what these are called."""
 
     def per_user(self, metric: str) -> np.ndarray:
         """The metric of each user, averaged over the results that test them."""
@@ -157,6 +159,8 @@ def measure(recipe: Recipe, dataset: Dataset, folder: Path | None = None) -> dic
     if searched is not None:
         document["search"] = searched
     document |= run.stopped
+    if run.also:
+        document["also"] = run.also
     if recipe.beside:
         document["beside"] = {}
     for name, changes in recipe.beside.items():
@@ -246,7 +250,7 @@ def _run(
         if divisions[0].valid is None:
             stopped = stopping_epoch(recipe, config, divisions[0].train, recipe.stop, folder and folder / "stop")
             config = merged(config, {"training": {"epochs": stopped["stop"]["epochs"][0], "patience": None}})
-    results, users, facts, dump = [], [], [], {}
+    results, users, facts, dump, also = [], [], [], {}, []
     for n, (division, seed) in enumerate(itertools.product(divisions, recipe.seeds)):
         valid = division.valid
         if valid is not None and recipe.protocol == "held-out":  # the choice of an epoch is by what is asked at last
@@ -254,12 +258,17 @@ def _run(
         model = known(**{**config, **({"seed": seed} if seeded else {})})
         model = _fitted(model, division.train, valid, folder and folder / str(n))
         results.append(evaluate(model, division.test, metrics, protocol=recipe.protocol))
+        also.append([evaluate(model, division.test, metrics, protocol=protocol) for protocol in recipe.also])
         users.append(np.arange(len(division.test)) if division.test.users is None else division.test.users)
         facts.append(model.fitted_on)
         dump = model.config.model_dump(mode="json", by_alias=True, exclude={"seed"})
     if facts[0].get("curve"):
         stopped = _stopped(dump["training"]["metric"], "the validation part", facts)
-    return Run(results, users, float(np.mean([fact["seconds"] for fact in facts])), dump, stopped)
+    seconds, others = float(np.mean([fact["seconds"] for fact in facts])), {}
+    for same in zip(*also):
+        means = {metric: _rounded(float(np.mean([result[metric] for result in same]))) for metric in metrics}
+        others[same[0].protocol] = {"queries": same[0].n_queries, **means}
+    return Run(results, users, seconds, dump, stopped, others)
 
 
 def _by_interactions(

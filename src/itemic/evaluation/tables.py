@@ -13,7 +13,9 @@ from itemic import registry
 from itemic.errors import DataError
 from itemic.files import write_text
 
-MARKED = re.compile(r"<!-- (results|systems|variants [\w-]+ [\w-]+|[\w-]+ [a-z]+) -->.*?<!-- /\1 -->", re.DOTALL)
+MARKED = re.compile(
+    r"<!-- (results|systems|(?:variants|protocols) [\w-]+ [\w-]+|[\w-]+ [a-z]+) -->.*?<!-- /\1 -->", re.DOTALL
+)
 HEADER = ("system", "data set", "metric", "measured", "published or reference", "ratio", "fit, s")
 ALIGNED = ("---", "---", "---", "---:", "---:", "---:", "---:")
 
@@ -85,6 +87,25 @@ def variants(system: str, dataset: str, folder: str | Path = "results") -> str:
     return _side_by_side("recipe", {facts["variant"] or "the main one": facts for facts in found})
 
 
+def protocols(dataset: str, variant: str, folder: str | Path = "results") -> str:
+    """A Markdown table of all systems measured on a data set under several protocols, by the first metric of each; the
+    best one under the first protocol first.
+
+    Raises:
+        DataError: nothing was measured there.
+    """
+    found = [f for f in _results(folder) if (f["dataset"], f["variant"]) == (dataset, variant) and f["also"]]
+    if not found:
+        raise DataError(f"{folder} holds no results on {dataset}, variant {variant}. Make one: itemic reproduce")
+    metric = next(iter(found[0]["metrics"]))
+    rows = [("system", *(f"{metric}, {name}" for name in (found[0]["protocol"], *found[0]["also"])))]
+    rows.append(("---", *["---:"] * (len(rows[0]) - 1)))
+    for facts in sorted(found, key=_value, reverse=True):
+        values = [facts["metrics"][metric]["value"], *(other[metric] for other in facts["also"].values())]
+        rows.append((f"`{facts['system']}`", *(f"{value:.4f}" for value in values)))
+    return _markdown(rows)
+
+
 def _side_by_side(what: str, results: dict[str, dict[str, Any]]) -> str:
     """Results by name, the best one first."""
     found = sorted(results.items(), key=lambda result: _value(result[1]), reverse=True)
@@ -99,8 +120,8 @@ def _side_by_side(what: str, results: dict[str, dict[str, Any]]) -> str:
 
 def write_tables(path: str | Path, folder: str | Path = "results") -> None:
     """Puts tables between their markers: `<!-- results -->` to `<!-- /results -->`, the same with `systems`, for the
-    standing on a data set with its name and split, as in `<!-- gowalla-ngcf official -->`, and for the recipes of a
-    system with `<!-- variants sasrec amazon-beauty -->`.
+    standing on a data set with its name and split, as in `<!-- gowalla-ngcf official -->`, for the recipes of a system
+    with `<!-- variants sasrec amazon-beauty -->`, for several protocols with `<!-- protocols amazon-beauty cold -->`.
 
     Raises:
         DataError: the file has not both markers of any table, or there are no results.
@@ -109,8 +130,8 @@ def write_tables(path: str | Path, folder: str | Path = "results") -> None:
 
     def table(marked: re.Match[str]) -> str:
         name, *where = marked[1].split()
-        if name == "variants":
-            made = variants(where[0], where[1], folder)
+        if name in ("variants", "protocols"):
+            made = {"variants": variants, "protocols": protocols}[name](where[0], where[1], folder)
         elif where:
             made = standing(name, where[0], folder)
         else:
@@ -132,7 +153,8 @@ def _results(folder: str | Path) -> list[dict[str, Any]]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         facts = json.loads(path.read_text())
-        return {key: facts[key] for key in ("system", "dataset", "variant", "split", "metrics", "seconds", "protocol")}
+        needed = ("system", "dataset", "variant", "split", "metrics", "seconds", "protocol")
+        return {key: facts[key] for key in needed} | {"also": facts.get("also", {})}
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not a result: {error}. Make it again with itemic reproduce.") from error
 
