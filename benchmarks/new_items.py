@@ -66,7 +66,7 @@ def measure(system: str, whole: Dataset, known: np.ndarray, new: np.ndarray, n_u
     found = (lists[wanted.user] == code[:, None]).any(1).mean()
     print(
         f"{system}: {len(new):,} items in {seconds:.2f} s; {100 * came.mean():.1f} % of the 20 items that each of "
-        f"{n_users:,} users gets are new, {len(np.unique(lists[came])):,} different ones; recall@20 of the new ones that "
+        f"{n_users:,} users gets are new, {len(np.unique(lists[came])):,} different ones; recall@20 of the new ones "
         f"they took is {found:.4f}, by chance {20 / whole.n_items:.4f}"
     )
 
