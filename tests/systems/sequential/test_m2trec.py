@@ -17,10 +17,11 @@ from itemic.data.splits import split
 from itemic.errors import ConfigError, DataError, ItemicError
 from itemic.evaluation import evaluate
 from itemic.model import load
+from itemic.nn.attributes import Said
 from itemic.nn.packing import Packing
 from itemic.progress import listening
 from itemic.registry import find
-from itemic.systems.sequential.m2trec import Items, M2TRec
+from itemic.systems.sequential.m2trec import M2TRec
 
 SMALL = {"dim": 16, "layers": 1, "heads": 2, "rare": 1}
 BRIEF = {"lr": 0.01, "batch_size": 64, "epochs": 1}
@@ -107,7 +108,7 @@ def test_the_vector_of_an_item_is_its_definition_written_as_a_loop(data, weighti
         "tags": set(row["tags"]),
     }
     parts, taken = [], np.unique(data.interactions.item)
-    for feature, table in zip(model.read_features, module.tables):
+    for feature, table in zip(model.read_features, module.attributes.tables):
         known, part = feature.bags(data.items.take(taken)).values, torch.zeros(table.shape[1])
         for value in said[feature.name]:
             number = feature.values.index(value) + 1
@@ -117,7 +118,7 @@ def test_the_vector_of_an_item_is_its_definition_written_as_a_loop(data, weighti
         parts.append(part)
     logs = np.log1p(data.items.column("price").to_numpy())
     parts.append(torch.tensor([(logs[item] - logs.mean()) / logs.std()], dtype=torch.float32))
-    x = module.joined(torch.cat(parts))
+    x = module.attributes.joined(torch.cat(parts))
     x = x - x.mean()
     np.testing.assert_allclose(model.item_vectors()[item], (x / x.norm()).detach(), atol=1e-5)
 
@@ -260,7 +261,10 @@ def test_category_losses_move_items_and_encoder_and_without_them_only_their_head
     model = started(data)
     model.loss(batch_of(model, data))["category/1"].backward()
     module = model.module
-    assert all(p.grad is not None and p.grad.any() for p in (*module.tables, *module.stack.blocks[0].feed.parameters()))
+    assert all(
+        p.grad is not None and p.grad.any()
+        for p in (*module.attributes.tables, *module.stack.blocks[0].feed.parameters())
+    )
     assert module.asks.weight.grad is None
     without = started(data, category_weight=0.0)
     terms = without.loss(batch_of(without, data))
@@ -288,8 +292,8 @@ def test_a_hidden_field_is_as_a_missing_one_and_nothing_is_hidden_in_answering(d
     bare = Table.of(Ids(["x"]), {name: pa_nulls(data, name) for name in data.items.names}, data.items.roles)
     missing = module.items(model._described(bare))[0]
     module.train()
-    module.unknown = 1 - 1e-9
-    hidden = module.items(Items([*model._all.bags], torch.zeros_like(model._all.amounts)))
+    module.attributes.unknown = 1 - 1e-9
+    hidden = module.items(Said([*model._all.bags], torch.full_like(model._all.numbers, torch.nan)))
     torch.testing.assert_close(hidden, missing.expand_as(hidden))
     module.eval()
     torch.testing.assert_close(module.items(model._all)[3], torch.from_numpy(model.item_vectors()[3]) * 4)

@@ -13,13 +13,13 @@ from jaxtyping import Float32
 from pydantic import Field
 
 from itemic.data import Dataset, Query, Ragged, Table
+from itemic.encoders.metadata import Feature, learned, require, restored, written
 from itemic.errors import DataError
 from itemic.progress import report
 from itemic.registry import system
 from itemic.systems.base import ScoreRecommender, SystemConfig
 from itemic.systems.baselines import itemknn
 from itemic.systems.baselines.item_item import history_scores, sparse_weights, taken
-from itemic.systems.metadata import Feature, learned, require, restored, written
 
 
 class Config(SystemConfig):
@@ -47,8 +47,8 @@ class ContentKNN(ScoreRecommender[Config]):
     def survey(self, train: Dataset) -> None:
         name, fields, everything = self.entry.name, self.config.fields, np.ones(train.n_items, bool)
         features = learned(train.items, fields, everything, 2, name)  # a word of one item alone joins none
-        compared = [feature for feature in features if feature.kind != "amount"]
-        amounts = [feature.name for feature in features if feature.kind == "amount"]
+        compared = [feature for feature in features if not feature.is_number]
+        amounts = [feature.name for feature in features if feature.is_number]
         if amounts and (fields or not compared):
             raise DataError(
                 f"{name} compares words and values, not amounts such as {amounts[0]!r}. "

@@ -21,8 +21,10 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import embedding, gelu, layer_norm, normalize
 
 from itemic.data import Dataset, Query, Ragged, Table
+from itemic.encoders.metadata import Feature, Weighting, described, learned, require, restored, written
 from itemic.errors import ConfigError
 from itemic.nn.attention import Attention, Where
+from itemic.nn.attributes import Attributes, Said
 from itemic.nn.dropout import Dropout
 from itemic.nn.graph import Graph
 from itemic.nn.losses.softmax import table_cross_entropy
@@ -32,11 +34,8 @@ from itemic.nn.positions import Learned
 from itemic.nn.transformer import Block, Feed, Stack
 from itemic.progress import report
 from itemic.registry import system
-from itemic.systems.metadata import Feature, learned, require, restored, written
 from itemic.systems.sequential.base import SequenceConfig, SequenceRecommender, next_items
 from itemic.training import TrainingConfig, shuffled
-
-Weighting = Literal["none", "idf"]
 
 
 class Config(SequenceConfig):
@@ -48,7 +47,7 @@ class Config(SequenceConfig):
     }
 
     fields: tuple[str, ...] | None = None
-    """Columns of the item table that are read; None for all that can be: text, categories, attributes, numbers."""
+    """Columns of the item table that are read; None for all: text, categories, attributes, numbers, dates."""
     predict: tuple[str, ...] | None = None
     """Columns whose values are predicted of the next item; None for its category path and attribute set."""
     category_weight: float = Field(1.0, ge=0)
@@ -56,7 +55,7 @@ class Config(SequenceConfig):
     rare: int = Field(2, ge=1)
     """Words and values that fewer items have are not told apart: in one item alone they would stand for its id."""
     weighting: Weighting = "idf"
-    """How much a word or value tells of an item: all alike, or the more the fewer items have it. Ours."""
+    """How much a word or value tells of an item: all alike, the more the fewer items have it, or one share."""
     unknown: float = Field(0.05, ge=0, lt=1)
     """Chance in training for a field of an item to be hidden, so that missing and new values are met well. Ours."""
     word_dropout: float = Field(0.2, ge=0, lt=1)
@@ -90,8 +89,6 @@ ALL_COMPETE = 50_000
 """Items in training up to which all of them compete."""
 DRAWN = 2048
 """Items that compete where there are more."""
-SPREAD = 0.3
-"""Standard deviation of the vectors of words before the first step."""
 
 
 class Examples(NamedTuple):
@@ -103,61 +100,6 @@ class Examples(NamedTuple):
     """After each history, or after each place of them."""
     negatives: Int[Tensor, " drawn"]
     """Empty where all compete."""
-
-
-class Items(NamedTuple):
-    """What some items are: a sparse matrix of weights for each feature with a vocabulary, and their amounts."""
-
-    bags: list[Graph]
-    amounts: Float[Tensor, "items amounts"]
-
-    @classmethod
-    def of(cls, features: Sequence[Feature], items: Table, weighting: Weighting) -> "Items":
-        """As the features read them; an item of which one says nothing known has its column 0."""
-        amounts = [feature.amounts(items) for feature in features if feature.kind == "amount"]
-        bags = [_weighed(feature, items, weighting) for feature in features if feature.kind != "amount"]
-        return cls(bags, torch.from_numpy(np.stack(amounts, 1)) if amounts else torch.empty(len(items), 0))
-
-    def topics(self, n: int) -> Float[Tensor, "values topics"]:
-        """A vector for each value of all features, whose sums over items are about as near each other as the items are.
-
-        The right singular vectors of the items, all of one length, over the roots of their singular values: latent
-        semantic analysis, half whitened. At most `n`, and no more than there are values or items that differ.
-        """
-        rows = torch.cat([torch.repeat_interleave(graph.offsets.diff()) for graph in self.bags])
-        starts = np.cumsum([0, *(graph.shape[1] for graph in self.bags)])
-        columns = torch.cat([graph.columns + start for graph, start in zip(self.bags, starts.tolist())])
-        values = torch.cat([graph.values for graph in self.bags])
-        length = values.new_zeros(len(self.amounts)).index_add_(0, rows, values.square()).sqrt_()
-        shape = len(self.amounts), int(starts[-1])
-        whole = torch.sparse_coo_tensor(
-            torch.stack([rows, columns]), values / length[rows], shape, check_invariants=False
-        )
-        _, size, words = torch.svd_lowrank(whole, q=min(n, *shape), niter=2)
-        kept = size > 1e-5 * size[0]
-        return words[:, kept] / size[kept].sqrt()
-
-    def distinct(self) -> tuple[Int64[np.ndarray, " different"], Int64[np.ndarray, " items"]]:
-        """The first item of each that say the same, and for every item which of those it equals."""
-        rng, key = np.random.default_rng(0), np.zeros(len(self.amounts), np.uint64)
-        for graph in self.bags:
-            mark = rng.integers(2**64, size=graph.shape[1], dtype=np.uint64)  # sums of these collide once in 2^64
-            sums = np.add.reduceat(mark[graph.columns.numpy()], graph.offsets[:-1].numpy())
-            key = key * np.uint64(0x9E3779B97F4A7C15) + sums
-        for amount in self.amounts.T:
-            key = key * np.uint64(0x9E3779B97F4A7C15) + amount.contiguous().numpy().view(np.uint32)
-        _, first, same = np.unique(key, return_index=True, return_inverse=True)
-        return first, same
-
-
-def _weighed(feature: Feature, items: Table, weighting: Weighting) -> Graph:
-    """Rows of what the feature says of each item, by its weight; of number 0 and weight 1 where that is nothing."""
-    said = feature.bags(items)
-    silent = np.flatnonzero(said.lengths == 0).astype(np.int32)
-    rows = np.concatenate([said.row_of_value, silent])
-    said = Ragged.from_pairs(rows, np.append(said.values, np.zeros_like(silent)), len(said))
-    weight = np.array([1.0, *feature.rarity] if weighting == "idf" else np.ones(len(feature.values) + 1), np.float32)
-    return Graph(said.offsets, said.values, weight[said.values], len(weight))
 
 
 def _shared(feature: Feature, items: Table) -> Graph:
@@ -173,9 +115,9 @@ class Network(nn.Module):
     def __init__(self, read: Sequence[Feature], predicted: Sequence[Feature], config: Config) -> None:
         super().__init__()
         dim, drop = config.dim, config.dropout
-        sizes = [len(feature.values) + 1 for feature in read if feature.kind != "amount"]
-        self.tables = nn.ParameterList(nn.init.normal_(torch.empty(size, dim), std=SPREAD) for size in sizes)
-        self.joined = nn.Linear(len(sizes) * dim + len(read) - len(sizes), dim, bias=False)  # one makes items alike
+        bags = [len(feature.values) + 1 for feature in read if not feature.is_number]
+        n_numbers = sum(feature.width for feature in read if feature.is_number)
+        self.attributes = Attributes(bags, n_numbers, dim, unknown=config.unknown, dropout=config.word_dropout)
         self.positions = Learned(config.max_length, dim)
         self.drop = Dropout(drop)
         blocks = [
@@ -185,37 +127,21 @@ class Network(nn.Module):
         self.stack = Stack(blocks, nn.LayerNorm(dim))
         self.asks = nn.Linear(dim, dim, bias=False)
         self.predicts = nn.ModuleList(nn.Linear(dim, len(feature.values)) for feature in predicted)
-        self.unknown, self.word_dropout = config.unknown, config.word_dropout
         self.mean, self.forward_only = config.pooling == "mean", config.all_positions
 
     @torch.no_grad()
-    def begin_with_content(self, items: Items) -> None:
+    def begin_with_content(self, items: Said) -> None:
         """Before the first step items are near each other that share rare words, or words which occur together, and
         what a history asks for is the mean of its items."""
-        if items.bags:
-            words = items.topics(self.joined.out_features)
-            words *= SPREAD / words.square().mean().sqrt()
-            for table, part in zip(self.tables, words.split([len(table) for table in self.tables])):
-                table[:, : part.shape[1]] = part
-        eye = torch.eye(self.joined.out_features)
-        self.joined.weight[:, : len(self.tables) * len(eye)] = eye.repeat(1, len(self.tables))
+        self.attributes.begin_with_content(items)
         nn.init.eye_(self.asks.weight)
         for name, parameter in self.stack.named_parameters():
             if "attend.out." in name or "feed.outer." in name:
                 nn.init.zeros_(parameter)
 
-    def items(self, items: Items, rows: Int[Tensor, " rows"] | None = None) -> Float[Tensor, "rows dim"]:
+    def items(self, items: Said, rows: Int[Tensor, " rows"] | None = None) -> Float[Tensor, "rows dim"]:
         """The vectors of these items, all where None; each has the length √dim, or 0 where nothing tells it."""
-        parts = []
-        for graph, table in zip(items.bags, self.tables):
-            bag = graph.dropped(self.word_dropout) if self.training and self.word_dropout else graph
-            part = bag @ table if rows is None else bag.times_rows(rows, table)
-            if self.training and self.unknown:
-                hidden = torch.rand(len(part), 1, device=part.device) < self.unknown
-                part = torch.where(hidden, table[0], part)
-            parts.append(part)
-        amounts = items.amounts if rows is None else items.amounts[rows]
-        joined = self.joined(torch.cat([*parts, amounts], 1))
+        joined = self.attributes(items, rows)
         return layer_norm(joined, joined.shape[1:], eps=1e-12)
 
     def forward(self, x: Float[Tensor, "places dim"], packing: Packing) -> Float[Tensor, "targets dim"]:
@@ -265,7 +191,7 @@ class M2TRec(SequenceRecommender[Config, Network]):
         if predict is None:
             predict = [column for role in ("category", "attributes") for column in train.items.roles.get(role, ())]
         predicted = learned(train.items, predict, taken, config.rare, name) if predict else []
-        amounts = [feature.name for feature in predicted if feature.kind == "amount"]
+        amounts = [feature.name for feature in predicted if feature.is_number]
         if amounts:
             raise ConfigError(f"{name} predicts values, not amounts such as {amounts[0]!r}. Leave it out of predict.")
         self.vocabulary = {"read": written(read), "predicted": written(predicted)}
@@ -363,10 +289,10 @@ class M2TRec(SequenceRecommender[Config, Network]):
         super().finish()
         self.tables["item"] = self._vectors(self._all)
 
-    def _described(self, items: Table) -> Items:
-        return Items.of(self.read_features, items, self.config.weighting)
+    def _described(self, items: Table) -> Said:
+        return described(self.read_features, items, self.config.weighting)
 
-    def _vectors(self, items: Items) -> Float32[np.ndarray, "items dim"]:
+    def _vectors(self, items: Said) -> Float32[np.ndarray, "items dim"]:
         """The vectors of these items, of length 1; items that say the same have the same to the last bit."""
         first, same = items.distinct()
         with torch.no_grad():

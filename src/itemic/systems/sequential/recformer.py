@@ -22,6 +22,7 @@ from torch.nn.functional import normalize
 
 from itemic.data import Dataset, EvalSet, Ragged, Table
 from itemic.encoders.fields import settled, texts_of
+from itemic.encoders.metadata import require
 from itemic.encoders.pretrained import pretrained
 from itemic.encoders.vocabulary import Vocabulary
 from itemic.errors import ConfigError, DataError
@@ -33,7 +34,6 @@ from itemic.nn.products import fast_products
 from itemic.nn.text import TextEncoder, WordHead, row_means
 from itemic.progress import report
 from itemic.registry import system
-from itemic.systems.metadata import require
 from itemic.systems.sequential.base import SequenceConfig, SequenceRecommender
 from itemic.systems.sequential.sentences import (
     N_KINDS,
