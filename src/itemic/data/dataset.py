@@ -6,6 +6,7 @@ opening a dataset maps files instead of reading them. A saved split is one more 
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -22,7 +23,7 @@ from itemic.data.interactions import COLUMNS, Interactions
 from itemic.data.query import EvalSet, Query
 from itemic.data.ragged import Ragged
 from itemic.data.table import Table
-from itemic.errors import DataError
+from itemic.errors import DataError, did_you_mean, some
 from itemic.files import replacing, write_text
 from itemic.version import VERSION
 
@@ -76,6 +77,8 @@ class Dataset:
     """Whether rows without a time stand in the order in which they happened."""
     extras: Mapping[str, pa.Table] = field(default_factory=dict)
     """Declared tables that nothing reads yet, by name."""
+    features: Mapping[str, "np.ndarray | Path"] = field(default_factory=dict)
+    """Vectors of all items by name, as arrays or `.npy` files; `feature` opens one."""
     unknown: Mapping[str, Any] = field(default_factory=dict)
     """Parts of the manifest that this version does not know, kept when the dataset is written again."""
     origin: Mapping[str, Any] = field(default_factory=dict)
@@ -155,6 +158,7 @@ class Dataset:
                 repeats=manifest.get("repeats", False),
                 ordered=manifest.get("ordered", False),
                 extras=extras,
+                features={path.stem: path for path in sorted((folder / "features").glob("*.npy"))},
                 unknown=_unknown(manifest),
                 path=folder,
             )
@@ -182,6 +186,10 @@ class Dataset:
                 )
             for name, table in self.extras.items():
                 pq.write_table(table, new / f"{name}.parquet", compression="zstd")
+            for name, matrix in self.features.items():
+                (new / "features").mkdir(exist_ok=True)
+                path = new / "features" / f"{name}.npy"
+                shutil.copy2(matrix, path) if isinstance(matrix, Path) else np.save(path, matrix)
             if self.split is not None:
                 np.save(new / "split.npy", self.split.part)
             if self.official is not None:
@@ -242,7 +250,60 @@ class Dataset:
     def catalogue(self) -> "Dataset":
         """The item and user tables without events: what a model is built from and keeps."""
         nothing = Interactions.none(self.n_users, self.n_items)
-        return replace(self, interactions=nothing, split=None, official=None, extras={}, path=None)
+        return replace(self, interactions=nothing, split=None, official=None, extras={}, features={}, path=None)
+
+    def with_features(self, name: str, matrix: Any, ids: Any = None) -> "Dataset":
+        """The same with a vector for each item under a name: rows in the order of the items, or of these `ids`.
+
+        A row that is nan, or of an item that `ids` leave out, is no vector. The folder has it after `save`.
+
+        >>> data = Dataset.from_frame({"user": ["u", "u"], "item": ["a", "b"]})
+        >>> data.with_features("clip", [[1, 2]], ids=["b"]).feature("clip").tolist()
+        [[nan, nan], [1.0, 2.0]]
+
+        Raises:
+            DataError: it is no matrix of numbers, has too many or few rows, or rows of items that are not there.
+        """
+        matrix = np.asarray(matrix)
+        if not re.fullmatch(r"\w[\w.-]*", name):
+            raise DataError(f"'{name}' cannot name a feature matrix. Use letters, digits, '-', '_' and '.'.")
+        if ids is not None:
+            codes = self.items.ids.codes(ids)
+            unknown = np.flatnonzero(codes < 0)
+            if len(unknown):
+                shown = some(list(ids)[n] for n in unknown)
+                raise DataError(
+                    f"{len(unknown):,} of {len(codes):,} rows of feature matrix '{name}' are of items that {self.name} "
+                    f"does not have: {shown}. Leave them out."
+                )
+            _check_matrix(matrix, name, len(codes), "ids")
+            whole = np.full((self.n_items, matrix.shape[1]), np.nan, np.float32)
+            whole[codes] = matrix
+            matrix = whole
+        _check_matrix(matrix, name, self.n_items, f"items of {self.name}")
+        return replace(self, features={**self.features, name: matrix})
+
+    def feature(self, name: str) -> np.ndarray:
+        """The feature matrix of this name, a row an item; a file is mapped, not read.
+
+        Raises:
+            DataError: there is none, or it is damaged or of other items.
+        """
+        if name not in self.features:
+            listed = ", ".join(self.features) or "none"
+            place = self.path / "features" if self.path is not None else "its folder features"
+            raise DataError(
+                f"{self.name} has no feature matrix '{name}'.{did_you_mean(name, self.features)} Matrices: {listed}. "
+                f"Write one to {place} as {name}.npy, a row an item."
+            )
+        found = self.features[name]
+        try:
+            matrix = _mapped(found) if isinstance(found, Path) else found
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise DataError(f"feature matrix '{name}' of {self.name} is damaged: {reason}. Make it again.") from error
+        _check_matrix(matrix, name, self.n_items, f"items of {self.name}")
+        return matrix
 
     @cached_property
     def fingerprint(self) -> str:
@@ -341,6 +402,17 @@ def _manifest(folder: Path) -> dict[str, Any]:
 def _unknown(manifest: dict[str, Any]) -> dict[str, Any]:
     tables = {k: v for k, v in manifest["tables"].items() if k not in {"items", "users", "interactions", *DECLARED}}
     return {k: v for k, v in manifest.items() if k not in KNOWN_KEYS} | ({"tables": tables} if tables else {})
+
+
+def _check_matrix(matrix: np.ndarray, name: str, n: int, what: str) -> None:
+    if matrix.ndim != 2 or not np.issubdtype(matrix.dtype, np.number) or np.iscomplexobj(matrix):
+        shape = " x ".join(f"{size:,}" for size in matrix.shape)
+        raise DataError(f"feature matrix '{name}' is {shape} of {matrix.dtype}, not a row of numbers an item. Mend it.")
+    if len(matrix) != n:
+        raise DataError(
+            f"feature matrix '{name}' has {len(matrix):,} rows for {n:,} {what}. Make it again, one row for each, or "
+            "name the items of its rows: with_features(..., ids=)."
+        )
 
 
 def _mapped(path: Path) -> np.ndarray:

@@ -212,16 +212,18 @@ def _kept(dataset: Dataset, rows: Rows, what: str, mend: str, compact: bool) -> 
     if not rows.any():
         raise DataError(f"no interactions are left of {len(rows):,} after {what}. {mend}")
     log, part = dataset.interactions.select(rows), dataset.split
-    users, items = dataset.users, dataset.items
+    users, items, features = dataset.users, dataset.items, dataset.features
     if compact:
         (used_users, user), (used_items, item) = _renumbered(log.user), _renumbered(log.item)
         users, items = users.take(used_users), items.take(used_items)
         log = replace(log, user=user, item=item, n_users=len(users), n_items=len(items))
+        features = {name: dataset.feature(name)[used_items] for name in features}
     return replace(
         dataset,
         interactions=log,
         users=users,
         items=items,
+        features=features,
         split=None if part is None else Split(part.part[rows], part.how),
         official=None if dataset.official is None else dataset.official[rows],
         path=None,
