@@ -15,8 +15,9 @@ import torch
 from itemic.data import Dataset, Ids, Interactions, Table
 from itemic.encoders import image as module
 from itemic.encoders.cache import Cache
+from itemic.encoders.decoder import Decoder
 from itemic.encoders.image import Image
-from itemic.encoders.pixels import Decoder, frame_of, manner_of
+from itemic.encoders.pixels import frame_of, manner_of
 from itemic.errors import ConfigError, DataError, LoadError
 from itemic.model import load
 from itemic.progress import listening
@@ -232,16 +233,42 @@ def test_processes_make_the_same_frames(folder, kind):
     np.testing.assert_array_equal(np.concatenate([frames for frames, _ in batches]), expected[0])
 
 
-def test_a_worker_that_dies_is_started_again_and_loses_one_image_at_most(folder):
+def test_a_worker_that_is_killed_is_started_again_and_no_image_is_lost(folder):
     with Decoder(manner_of(folder()), 1) as decoder:
         decoder._processes[0].kill()
         decoder._processes[0].wait()
-        assert decoder.frames(PICTURES)[1].tolist() == [False] + [True] * 8
+        assert decoder.frames(PICTURES)[1].all()
+
+
+DEADLY = (
+    "import os, sys; from itemic.encoders import decoder as p; framed = p._framed\n"
+    "p._framed = lambda data, manner: os._exit(1) if data == b'deadly' else framed(data, manner)\n"
+    "p._serve(sys.stdin.buffer, sys.stdout.buffer, p._manner_from(sys.argv[1]))"
+)
+
+
+def test_an_image_that_kills_workers_is_broken_and_the_others_are_read(folder, monkeypatch):
+    popen = subprocess.Popen
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda command, **pipes: popen([command[0], "-c", DEADLY, command[3]], **pipes)
+    )
+    with Decoder(manner_of(folder()), 1) as decoder:
+        assert decoder.frames([PICTURES[0], b"deadly", PICTURES[1]])[1].tolist() == [True, False, True]
+
+
+def test_workers_that_cannot_start_are_an_error_and_no_broken_images(folder, monkeypatch):
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **pipes: popen([command[0], "-c", "pass"], **pipes))
+    data = shop(PICTURES)
+    with pytest.raises(ConfigError, match="a process that decodes images cannot start here. Decode in this one: --set"):
+        ours(folder(), workers=1).fit(data).encode(data.items)
+    assert Cache.memory == {}
 
 
 def test_a_script_without_a_guard_may_use_processes(folder, tmp_path):
     (tmp_path / "script.py").write_text(
-        "import sys; from pathlib import Path; from itemic.encoders.pixels import Decoder, manner_of\n"
+        "import sys; from pathlib import Path; from itemic.encoders.pixels import manner_of\n"
+        "from itemic.encoders.decoder import Decoder\n"
         "with Decoder(manner_of(Path(sys.argv[1])), 2) as decoder:\n"
         "    print('here', decoder.frames([Path(sys.argv[2]).read_bytes(), b'junk'])[1])\n"
     )
@@ -249,6 +276,11 @@ def test_a_script_without_a_guard_may_use_processes(folder, tmp_path):
     command = [sys.executable, tmp_path / "script.py", folder(), tmp_path / "one.png"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("here [ True False]\n", "")
+
+
+def test_few_images_are_decoded_in_this_process_and_many_beside_it(monkeypatch):
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda of: range(4), raising=False)
+    assert (module._spare(511), module._spare(512)) == (0, 3)
 
 
 # Items ----------------------------------------------------------------------------------------------------------------
@@ -269,7 +301,8 @@ def test_paths_and_bytes_give_the_same_vectors_and_what_is_missing_or_broken_is_
     assert told.count("2 of 13 items have no image: their vectors are nan") == 1
     assert told.count("2 of 13 items have no vector, as their images cannot be read: 'i9', 'i10'") == 1
     assert np.isnan(found).all(1).tolist() == [False] * 9 + [True] * 4
-    for data in (absolute, by_bytes):
+    as_others_store = pa.array([{"bytes": data, "path": None} for data in by_bytes.items.column("image").to_pylist()])
+    for data in (absolute, by_bytes, shop(as_others_store)):
         other = ours(place).fit(data).encode(data.items)
         np.testing.assert_array_equal(other[:9], found[:9])
         assert np.isnan(other[9:]).all()

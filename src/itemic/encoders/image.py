@@ -22,7 +22,8 @@ from pydantic import Field
 
 from itemic.data import Dataset, Table
 from itemic.encoders.cache import Cache
-from itemic.encoders.pixels import Decoder, manner_of
+from itemic.encoders.decoder import Decoder
+from itemic.encoders.pixels import manner_of
 from itemic.encoders.pretrained import content_hash, hub_folder
 from itemic.errors import ConfigError, DataError, LoadError, some
 from itemic.model import Encoder, ModelConfig
@@ -173,6 +174,8 @@ def _contents(items: Table, name: str) -> pa.ChunkedArray:
         DataError: it is not there, or holds neither.
     """
     column = items.column(name)
+    if pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0:  # as Hugging Face stores them
+        column = pc.struct_field(column, "bytes")
     if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
         column = column.cast(pa.large_binary())
         return pc.if_else(pc.equal(pc.binary_length(column), 0), None, column)

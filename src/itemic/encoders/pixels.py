@@ -1,22 +1,12 @@
-"""Images as arrays of one size, as the `preprocessor_config.json` of a model says: by Pillow and NumPy, in processes.
-
-A worker is this file run as a program that reads images from its input and writes arrays of a known size to its output:
-it starts in a fifth of a second, asks no `if __name__ == "__main__":` of who starts it, and dies of one image alone.
-"""
+"""Images as arrays of one size, as the `preprocessor_config.json` of a model says: by Pillow and NumPy alone."""
 
 import io
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Float32, UInt8
 
 from itemic.errors import ConfigError
 
@@ -161,121 +151,3 @@ def _cropped(pixels: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
     target = tuple(slice(max(0, -(n // 2)), max(0, -(n // 2)) + have) for n, have in zip(spare, pixels.shape))
     out[target] = pixels[source]
     return out
-
-
-class Decoder:
-    """Encoded images to frames, in so many processes; 0 for this one. To be used in a `with` block."""
-
-    def __init__(self, manner: Manner, workers: int) -> None:
-        """
-        Raises:
-            ConfigError: Pillow is missing.
-        """
-        try:
-            import PIL.Image  # noqa: F401
-        except ImportError:
-            raise ConfigError(
-                "reading images needs the package pillow. Install it: pip install 'itemic[image]'"
-            ) from None
-        self.manner, self.workers = manner, workers
-
-    def __enter__(self) -> Self:
-        self._processes = [_started(self.manner) for _ in range(self.workers)]
-        self._threads = ThreadPoolExecutor(max(1, self.workers))
-        return self
-
-    def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self._threads.shutdown()
-        for process in self._processes:
-            _ended(process)
-
-    def ahead(self, batches: Iterable[Sequence[bytes]]) -> Iterator[tuple[Frames, Bool[np.ndarray, " images"]]]:
-        """The `frames` of each batch; the next one is decoded while what asked for this one works on it."""
-        with ThreadPoolExecutor(1) as one:
-            coming: list[Future[tuple[Frames, np.ndarray]]] = []
-            for batch in batches:
-                coming.append(one.submit(self.frames, batch))
-                if len(coming) == 2:
-                    yield coming.pop(0).result()
-            yield from (last.result() for last in coming)
-
-    def frames(self, images: Sequence[bytes]) -> tuple[Frames, Bool[np.ndarray, " images"]]:
-        """The frame of each image, and which of them could be read."""
-        frames = np.zeros((len(images), *self.manner.frame, 3), self.manner.dtype)
-        whole = np.zeros(len(images), bool)
-
-        def decode(worker: int) -> None:
-            for n in range(worker, len(images), max(1, self.workers)):
-                made = self._asked(worker, images[n]) if self.workers else _framed(images[n], self.manner)
-                if made is not None:
-                    frames[n], whole[n] = np.frombuffer(made, self.manner.dtype).reshape(frames.shape[1:]), True
-
-        if self.workers:
-            list(self._threads.map(decode, range(self.workers)))
-        else:
-            decode(0)
-        return frames, whole
-
-    def _asked(self, worker: int, image: bytes) -> bytes | None:
-        """What a worker makes of an image; one that dies of it is started again."""
-        process = self._processes[worker]
-        source, sink = process.stdout, process.stdin
-        assert source is not None
-        assert sink is not None
-        try:
-            sink.write(len(image).to_bytes(8, "little") + bytes(image))
-            sink.flush()
-            told = source.read(1)
-            made = source.read(_n_bytes(self.manner)) if told == b"1" else b""
-        except BrokenPipeError:
-            told, made = b"", b""
-        if told == b"0":
-            return None
-        if told == b"1" and len(made) == _n_bytes(self.manner):
-            return made
-        _ended(process)
-        self._processes[worker] = _started(self.manner)
-        return None
-
-
-def _started(manner: Manner) -> "subprocess.Popen[bytes]":
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    command = [sys.executable, "-m", "itemic.encoders.pixels", json.dumps(manner)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
-
-
-def _ended(process: "subprocess.Popen[bytes]") -> None:
-    process.kill()
-    process.communicate()
-
-
-def _n_bytes(manner: Manner) -> int:
-    height, width = manner.frame
-    return 3 * height * width * np.dtype(manner.dtype).itemsize
-
-
-def _framed(data: bytes, manner: Manner) -> bytes | None:
-    try:
-        return frame_of(data, manner).tobytes()
-    except MemoryError:
-        raise
-    except Exception:  # damage shows as any of them: SyntaxError, struct.error, ValueError, ...
-        return None
-
-
-def _serve(source: IO[bytes], sink: IO[bytes], manner: Manner) -> None:
-    """Answers each image, the number of its bytes before it, by 1 and its frame, or by 0."""
-    while head := source.read(8):
-        made = _framed(source.read(int.from_bytes(head, "little")), manner)
-        sink.write(b"0" if made is None else b"1" + made)
-        sink.flush()
-
-
-def _manner_from(text: str) -> Manner:
-    """What `json.dumps` made of one."""
-    given: Any = [tuple(x) if isinstance(x, list) else x for x in json.loads(text)]
-    return Manner(*given)
-
-
-if __name__ == "__main__":
-    _serve(sys.stdin.buffer, sys.stdout.buffer, _manner_from(sys.argv[1]))
