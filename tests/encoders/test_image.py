@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -321,6 +322,23 @@ def test_vectors_are_kept_by_the_bytes_of_images_and_none_is_read_twice(folder, 
     longer = shop([PICTURES[1], PICTURES[2], PICTURES[2]], tmp_path)
     np.testing.assert_array_equal(again.encode(longer.items)[0], first[1])
     assert read == [1]
+
+
+def test_a_file_that_changes_while_images_are_read_is_refused_and_nothing_wrong_is_kept(folder, tmp_path, monkeypatch):
+    (tmp_path / "one.png").write_bytes(PICTURES[0])
+    data, read = shop(["one.png"], tmp_path), Path.read_bytes
+    model = ours(folder()).fit(data)
+
+    def read_and_changed(path):
+        found = read(path)
+        if path.name == "one.png":
+            path.write_bytes(PICTURES[1])
+        return found
+
+    monkeypatch.setattr(Path, "read_bytes", read_and_changed)
+    with pytest.raises(DataError, match="the image in row 1 changed while images were read. Encode again."):
+        model.encode(data.items)
+    assert not list((tmp_path / "features").glob("image-*/*.safetensors"))
 
 
 def test_images_are_in_memory_a_batch_at_a_time(folder, monkeypatch):

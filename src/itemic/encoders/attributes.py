@@ -1,8 +1,9 @@
 """Attributes: items as vectors of their categories, tags, numbers and dates, by hashing: nothing is learned but scales.
 
 Choose it where items have columns that say what they are: it needs no vocabulary, so values that nobody saw before have
-their place at once. Two values may share a place, the rarer the wider vectors are; what learns from clicks which values
-matter is the same inside a system, as in m2trec. Titles and texts are left to `text` unless they are named.
+their place at once. Two values may share a place, the more seldom the wider the vectors are. Which values matter is
+learned from clicks by systems that read columns themselves, such as m2trec. Titles and texts are left to `text` unless
+they are named.
 Paper: Weinberger et al., ICML 2009, arXiv:0902.2206.
 """
 

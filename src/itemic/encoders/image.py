@@ -85,7 +85,7 @@ class Image(Encoder[Config]):
         given = _contents(content, self.shape["column"])
         image, n, what = self._image_of(given), len(content), content.ids.what
         there = np.flatnonzero(given.is_valid().to_numpy(zero_copy_only=False))
-        keys = [hashlib.blake2b(image(row), digest_size=16).digest() for row in there.tolist()]
+        keys = [_key(image(row)) for row in there.tolist()]
         vectors = np.full((n, self.dim), np.nan, np.float32)
         vectors[there] = self._vectors(keys, there, image)
         if len(there) < n:
@@ -99,16 +99,26 @@ class Image(Encoder[Config]):
     def _vectors(
         self, keys: list[bytes], rows: np.ndarray, image: Callable[[int], bytes]
     ) -> Float32[np.ndarray, "rows dim"]:
-        """The vectors of rows whose images have these keys; images are read again when they are to be encoded."""
+        """The vectors of rows whose images have these keys; images are read again when they are to be encoded.
+
+        Raises:
+            DataError: one is another by then: its vector would be kept as that of the first.
+        """
         row_of, reader = dict(zip(keys, rows.tolist())), self.reader
 
+        def same(key: bytes) -> bytes:
+            data = image(row_of[key])
+            if _key(data) != key:
+                raise DataError(f"the image in row {row_of[key] + 1:,} changed while images were read. Encode again.")
+            return data
+
         def make(part: pa.Array) -> Float32[np.ndarray, "part dim"]:
-            wanted = [row_of[key] for key in part.to_pylist()]
+            wanted = part.to_pylist()
             made = np.full((len(wanted), self.dim), np.nan, np.float32)
             workers = self.config.workers
             with Decoder(reader.manner, _spare(len(wanted)) if workers is None else workers) as decoder:
                 starts = range(0, len(wanted), BATCH)
-                batches = ([image(row) for row in wanted[start : start + BATCH]] for start in starts)
+                batches = ([same(key) for key in wanted[start : start + BATCH]] for start in starts)
                 for start, (frames, whole) in zip(starts, decoder.ahead(batches)):
                     made[start + np.flatnonzero(whole)] = reader.read(frames[whole])
             return made
@@ -183,6 +193,11 @@ def _contents(items: Table, name: str) -> pa.ChunkedArray:
         column = column.cast(pa.string())
         return pc.if_else(pc.equal(pc.utf8_trim_whitespace(column), ""), None, column)
     raise DataError(f"items.{name} holds {column.type}, neither paths nor bytes of images. Name another column.")
+
+
+def _key(image: bytes) -> bytes:
+    """A hash of an image by which its vector is known again."""
+    return hashlib.blake2b(image, digest_size=16).digest()
 
 
 def _spare(n: int) -> int:
