@@ -187,6 +187,28 @@ def test_dinov3_rescales_before_it_resizes(tmp_path):
         np.testing.assert_allclose(manner.ready(frame_of(data, manner)[None]), (x - mean) / std, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["DINOv3ViT", "Dinov2WithRegisters", "CLIPVisionModelWithProjection"])
+def test_other_forms_of_the_same_kinds_are_read_too(tmp_path, name):
+    torch.manual_seed(0)
+    if name.startswith("CLIP"):
+        model = transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(**WIDE, projection_dim=24))
+    else:
+        model = getattr(transformers, f"{name}Model")(getattr(transformers, f"{name}Config")(**SIZES))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    model.eval().save_pretrained(tmp_path)
+    kind = "DINOv3ViT" if name == "DINOv3ViT" else "ViT"
+    facts = {"image_processor_type": f"{kind}ImageProcessor", "size": SQUARE}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(facts))
+    data, manner = shop(PICTURES), manner_of(tmp_path)
+    pixels = torch.from_numpy(manner.ready(np.stack([frame_of(one, manner) for one in PICTURES])))
+    with torch.inference_mode():
+        found = model(pixel_values=pixels)
+    expected = found.image_embeds if name.startswith("CLIP") else found.last_hidden_state[:, 0]
+    vectors = ours(tmp_path, normalise=False).fit(data).encode(data.items)
+    np.testing.assert_allclose(vectors, expected, atol=1e-4)
+
+
 def test_a_photo_is_turned_as_its_camera_says(folder):
     manner, picture = manner_of(folder()), drawn("RGB", 60, 40)
     exif = pil.Exif()
