@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from itemic.data import Ragged
-from itemic.nn.decoding import END, Trie, beam_search, exact, lineage
+from itemic.nn.decoding import END, Trie, at_once, beam_search, exact, lineage
 
 
 def chances(query, prefix, n_codes):
@@ -154,6 +154,35 @@ def test_independent_codes_are_scored_exactly():
     items, values = best(wanted.view(5, -1), 7)
     assert found.items.tolist() == items.tolist()
     torch.testing.assert_close(found.scores, values)
+    beams = beam_search(at_once(said), Trie.of(codes), 5, len(codes), 7)
+    assert beams.items.tolist() == items.tolist()
+    torch.testing.assert_close(beams.scores, values)
+
+
+def test_independent_codes_shared_or_missing_come_out_by_number_or_not_at_all():
+    codes = np.array([[1, 0], [0, 1], [-1, -1], [1, 0], [1, 0], [0, 0]])
+    said = torch.log_softmax(torch.tensor([[[0.0, 3.0], [2.0, 0.0]]] * 2), -1)
+    barred = torch.tensor([3]), torch.tensor([0, 0, 1])
+    found = exact(said, torch.from_numpy(codes), 3, barred, torch.tensor([True, True, False, True, True, False]))
+    assert found.items.tolist() == [[0, 3, 4], [0, 4, 1]]
+    few = exact(said, torch.from_numpy(codes), 6, barred, torch.from_numpy(codes[:, 0] == 1))
+    assert few.items.tolist() == [[0, 3, 4, -1, -1, -1], [0, 4, -1, -1, -1, -1]]
+
+
+def test_a_narrow_search_of_independent_codes_finds_the_best_item_where_heads_agree_on_one():
+    rng, generator = np.random.default_rng(5), torch.Generator().manual_seed(5)
+    codes = np.unique(rng.integers(0, 60, (1000, 4)), axis=0)
+    meant = torch.from_numpy(codes[rng.integers(len(codes), size=300)])
+    agreed = {}
+    for agreement in (3.0, 0.0):
+        logits = torch.randn(300, 4, 60, generator=generator)
+        logits.scatter_add_(2, meant[..., None], torch.full((300, 4, 1), agreement))
+        said = logits.log_softmax(-1)
+        found = beam_search(at_once(said), Trie.of(codes), 300, 20).items
+        assert ((found >= 0) & (found < len(codes))).all()
+        agreed[agreement] = (found[:, 0] == exact(said, torch.from_numpy(codes), 1).items[:, 0]).float().mean()
+    assert agreed[3.0] > 0.95
+    assert agreed[0.0] < 0.8  # where they say nothing of the kind it is no substitute for looking at all items
 
 
 def test_beams_see_their_forebears_and_nobody_else():

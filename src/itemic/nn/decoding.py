@@ -14,6 +14,8 @@ from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 from torch.nn.functional import pad
 
+from itemic.nn.topk import top_k
+
 END = -1
 """Stands behind the end of a code that is shorter than others; it is certain, and costs nothing."""
 
@@ -134,13 +136,38 @@ def beam_search(
     return _items_of(trie, node, score, width if k is None else k, *barred_pairs)
 
 
-def exact(chances: Float[Tensor, "queries levels codes"], codes: Int[Tensor, "items levels"], k: int) -> Found:
-    """The k most likely items where the codes of an item are independent, as from heads that all speak at once."""
-    total = chances[:, 0, codes[:, 0]]
+def exact(
+    chances: Float[Tensor, "queries levels codes"],
+    codes: Int[Tensor, "items levels"],
+    k: int,
+    forbidden: tuple[Int[Tensor, " values"], Int[Tensor, " bounds"]] | None = None,
+    allowed: Bool[Tensor, " items"] | None = None,
+) -> Found:
+    """The k most likely items where the codes of an item are independent, as from heads that all speak at once.
+
+    `forbidden` holds items for each query, as values and offsets of rows; `allowed` marks those that may come out at
+    all, and only these need codes.
+    """
+    codes = codes.clamp(min=0)
+    total = chances[:, 0].index_select(1, codes[:, 0])
     for level in range(1, codes.shape[1]):
-        total += chances[:, level, codes[:, level]]
-    scores, items = total.topk(min(k, len(codes)))
-    return Found(*_ordered(items, scores))
+        total += chances[:, level].index_select(1, codes[:, level])
+    if allowed is not None:
+        total.masked_fill_(~allowed, -torch.inf)
+    exclude = None if forbidden is None else (forbidden[0].cpu().numpy(), forbidden[1].cpu().numpy())
+    items, scores = top_k(total.cpu().numpy(), k, exclude)
+    return Found(torch.from_numpy(items).long().to(total.device), torch.from_numpy(scores).to(total.device))
+
+
+def at_once(chances: Float[Tensor, "queries levels codes"]) -> Step:
+    """The step of a search where heads have said all levels beforehand, whatever the beams took.
+
+    >>> said = torch.tensor([[0.9, 0.1], [0.2, 0.8]]).log()[None]
+    >>> beam_search(at_once(said), Trie.of(np.array([[1, 1], [0, 0], [1, 0]])), 1, 2).items
+    tensor([[1, 0]])
+    """
+    levels = iter(chances.unbind(1))
+    return lambda code, parent: next(levels)[:, None].expand(-1, 1 if code is None else code.shape[1], -1)
 
 
 def lineage(

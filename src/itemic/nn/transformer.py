@@ -4,11 +4,12 @@ Works on packed tokens [tokens, dim] and on padded blocks [batch, n, dim] alike;
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch.nn.functional import gelu, relu
 
 from itemic.nn.attention import Attention, Cache, Where
 from itemic.nn.dropout import Dropout
@@ -123,4 +124,24 @@ def t5(
     for layer in stack.modules():
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+    return stack
+
+
+def gpt2(dim: int, layers: int, heads: int, *, dropout: float = 0.0) -> Stack:
+    """The blocks of GPT-2 with its first weights: what joins the stream is smaller the more layers there are.
+
+    Positions and whom tokens may see are the caller's, by `Where`.
+    """
+
+    def block() -> Block:
+        feed = Feed(dim, 4 * dim, partial(gelu, approximate="tanh"))
+        return Block(Attention(dim, heads, dropout=dropout), feed, "pre", dropout=dropout)
+
+    stack = Stack([block() for _ in range(layers)], nn.LayerNorm(dim))
+    for name, weight in stack.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(weight)
+        elif weight.ndim == 2:
+            joins = name.endswith(("attend.out.weight", "feed.outer.weight"))
+            nn.init.normal_(weight, std=0.02 / (2 * layers) ** 0.5 if joins else 0.02)
     return stack
