@@ -353,6 +353,16 @@ class Model(Generic[C, M]):
                 listed = ", ".join(there) or "none"
                 raise DataError(f"{name} needs {need}; {train.name} has only: {listed}. Import it with the data.")
 
+    def moved(self, data: Dataset) -> Self:
+        """This model over other data, with the same weights and parts; what it answers with is still to be made.
+
+        It is what `adopt` begins with, in models that keep nothing of a single item or user.
+        """
+        other: Any = type(self)(self.config, **{role: getattr(self, role).adopt(data) for role in self.declared})
+        other._catalogue, other.weights = data.catalogue, self.weights
+        other.histories, other.fitted_on = data.interactions.histories(), facts_of(data)
+        return other
+
     # Saving and loading -----------------------------------------------------------------------------------------
 
     def save(self, folder: str | Path, *, histories: bool = True) -> Path:
@@ -457,6 +467,10 @@ class Encoder(Model[C, M]):
         """The width of its vectors."""
         raise TypeError(f"{type(self).__name__} has no width")
 
+    def adopt(self, train: Dataset) -> Self:
+        """What gives vectors of the same kind to the items of other data: this one, unless their columns matter."""
+        return self
+
     def encode(self, content: Table) -> Float32[np.ndarray, "rows dim"]:
         """A vector for each row of a table of items; nan where a row has nothing that is read, never zeros.
 
@@ -495,6 +509,14 @@ class Tokenizer(Model[C, M]):
             DataError: an id is known already, or a column is missing.
         """
         raise TypeError(f"{type(self).__name__} takes no new items")
+
+    def adopt(self, train: Dataset) -> Self:
+        """A tokenizer of the items of other data, with codes that mean the same; nothing is learned.
+
+        Raises:
+            DataError: there is nothing that the part `vectors` reads.
+        """
+        raise TypeError(f"{type(self).__name__} takes no other items")
 
 
 def facts_of(train: Dataset) -> dict[str, Any]:

@@ -120,6 +120,19 @@ def test_the_default_prompt_of_a_model_is_put_in_front_unless_another_is_given(f
     assert not np.allclose(other, expected, atol=1e-2)
 
 
+def test_items_of_other_data_are_read_in_those_of_its_fields_that_are_there_or_by_role_where_none_were_named(folder):
+    place = folder()
+    first, second = {"title": ["red", "nail"], "words": ["file", None]}, {"words": ["blue", "red"], "price": [1, 2]}
+    named = ours(place, fields=("title", "words")).fit(shop(first))
+    there = named.adopt(shop(second))
+    np.testing.assert_allclose(there.encode(shop(second).items), theirs(place, ["blue", "red"]), atol=1e-4)
+    assert named.shape["fields"] == ["title", "words"]
+    by_role = ours(place).fit(shop({"title": ["red"]})).adopt(shop({"description": ["nail polish"]}))
+    assert by_role.shape["fields"] == ["description"]
+    with pytest.raises(DataError, match="items have no column 'title'"):
+        named.adopt(shop({"plot": ["red"]}))
+
+
 def test_options_take_the_place_of_what_the_folder_says(folder):
     place = folder(pooling="mean", normalise=True)
     peer = peers.SentenceTransformer(str(place))

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from itemic.errors import DataError
 from itemic.model import load
 from itemic.registry import entries, find
 from itemic.tokenizers.collisions import sharing
@@ -88,6 +89,20 @@ def test_new_items_get_codes_of_their_own_and_nobody_s_change(fitted, items, see
     assert len(model.codes) == start == model.catalogue.n_items
     assert way == "shared" or not sharing(model.codes)
     assert all((model.weights[key] == value).all() for key, value in weights.items())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_items_of_other_data_get_the_codes_that_their_vectors_have_here(name, fitted, shop, tmp_path):
+    model, before, others = fitted(name), fitted(name).codes, cloud(30, seed=3)
+    there = model.adopt(shop(others))
+    coded = there.codes[:, : len(model.content_sizes)]
+    assert name == "hkmeans" or (coded == model.encode(others)).all()
+    assert (there.encode(others) == model.encode(others)).all()
+    assert not sharing(there.codes)
+    assert (model.codes == before).all()
+    assert (load(there.save(tmp_path / "there")).codes == there.codes).all()
+    with pytest.raises(DataError, match=f"{name} was fitted on vectors of width 8; these are 5 x 6"):
+        model.adopt(shop(cloud(5)[:, :6]))
 
 
 @pytest.mark.parametrize("name", NAMES)

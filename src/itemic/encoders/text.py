@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -59,7 +59,22 @@ class Text(Encoder[Config]):
     """The folder in which vectors are kept; None for the memory of this process."""
 
     def survey(self, train: Dataset) -> None:
-        fields = settled(self.config.fields, train)
+        self._settle(train, self.config.fields)
+
+    def adopt(self, train: Dataset) -> Self:
+        """The same for items of other data, reading those of its fields that are there.
+
+        Raises:
+            DataError: none is there, or no item has a text.
+        """
+        other = self.moved(train)
+        there = [field for field in self.config.fields if field in train.items.names]
+        other._settle(train, there or self.config.fields)
+        return other
+
+    def _settle(self, train: Dataset, fields: Sequence[str]) -> None:
+        """Notes which columns are read of these items, and where their vectors are kept."""
+        fields = settled(fields, train)
         if written(train.items, fields, self.config.template).null_count == train.n_items:
             listed = ", ".join(fields)
             raise DataError(f"no item of {train.name} has a text in {listed}. Name others: --set fields=[NAME].")

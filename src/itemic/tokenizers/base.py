@@ -143,6 +143,13 @@ class ItemTokenizer(Tokenizer[C, M]):
         self._catalogue = replace(catalogue, items=longer, interactions=nothing)
         return self
 
+    def adopt(self, train: Dataset) -> Self:
+        other = self.moved(train)
+        other.shape = self.shape | {"fitted_items": train.n_items}
+        nobody = np.empty((0, len(self.sizes)), np.int32)
+        other.tables = {"codes": other.told_apart(other.vectors_of(train.items), nobody)}
+        return other
+
     def vectors_of(self, items: Table) -> Float32[np.ndarray, "items dim"]:
         """The vectors of a table of items, by the part `vectors`; says how many items have none.
 

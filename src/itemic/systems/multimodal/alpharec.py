@@ -9,7 +9,7 @@ Paper: Sheng et al., ICLR 2025, arXiv:2407.05441. Published set-ups and numbers:
 """
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from torch.nn.functional import cross_entropy, normalize
 
 from itemic.data import Dataset, Query, Ragged, Table
 from itemic.errors import QueryError
-from itemic.model import facts_of
 from itemic.nn.graph import Graph, propagate
 from itemic.nn.inner_products import chosen_products
 from itemic.nn.products import fast_products
@@ -174,13 +173,11 @@ class AlphaRec(ByContent[Config, Network], PopularToSilent[Config, Network], Vec
         Raises:
             DataError: there is nothing that the part `vectors` reads.
         """
-        other: Any = type(self)(self.config, vectors=self.vectors)
-        other._check_needs(train)
-        other._catalogue, other.weights = train.catalogue, self.weights
+        self._check_needs(train)
+        other = self.moved(train)
         other.survey(train)
         other.prepare(train)
         other.finish()
-        other.histories, other.fitted_on = train.interactions.histories(), facts_of(train)
         return other
 
     def _own(self, content: Float32[np.ndarray, "rows content"]) -> Float32[np.ndarray, "rows dim"]:
