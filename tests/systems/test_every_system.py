@@ -37,6 +37,16 @@ QUICK = {
     "m2trec": {"dim": 16, "layers": 1, "heads": 2, "all_positions": True, "max_length": 60}
     | {"training": {"lr": 0.01, "batch_size": 16, "epochs": 12}},
     "ngcf": {"dim": 16, "layers": (16, 16), "training": BRIEF},
+    "recgpt": {
+        "codes": {"vectors": "words-for-tests", "slots": 2, "scalars": (4, 4), "heads": 2, "layers": 1, "dropout": 0.0}
+        | {"training": {"lr": 3e-3, "batch_size": 64, "epochs": 5, "metric": "explained"}},
+        "dim": 32,
+        "layers": 1,
+        "heads": 2,
+        "dropout": 0.0,
+        "max_length": 60,
+        "training": {"lr": 5e-3, "batch_size": 16, "epochs": 6, "precision": "float32"},
+    },
     "recformer": {
         "start": None,
         "dim": 16,

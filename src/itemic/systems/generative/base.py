@@ -1,12 +1,13 @@
-"""CodeRecommender: for systems that spell out the codes of items along the tree of them."""
+"""CodeRecommender: for systems that say the codes of items, along the tree of them; HistoryToCodes also reads them."""
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
 
-from itemic.data import Query, Ragged
-from itemic.model import C, M
+from itemic.data import Query, Ragged, Table
+from itemic.model import C, M, Tokenizer
 from itemic.nn.decoding import Found, Trie
 from itemic.systems.base import Recommender
+from itemic.systems.histories import ByHistory
 
 
 class CodeRecommender(Recommender[C, M]):
@@ -48,6 +49,27 @@ class CodeRecommender(Recommender[C, M]):
         assert isinstance(query.candidates, Ragged)
         codes = self.item_codes()[query.candidates.values]
         return np.where(coded(codes), self.score_codes(query, codes), np.float32(-np.inf))
+
+
+class HistoryToCodes(ByHistory[C, M], CodeRecommender[C, M]):
+    """Reads the codes of what somebody took. A system declares the part `codes`, and has an option `max_length`."""
+
+    codes: Tokenizer
+
+    def item_codes(self) -> Int32[np.ndarray, "items levels"]:
+        return self.codes.codes
+
+    def encode_items(self, items: Table) -> None:
+        self.codes.add_items(items)  # first, as it may refuse them
+        super().encode_items(items)
+
+    def told(self, query: Query) -> Bool[np.ndarray, " queries"]:
+        assert query.history is not None
+        return self.readable(query.history).lengths > 0
+
+    def readable(self, histories: Ragged) -> Ragged:
+        """The items that have codes; nothing can be read of the others."""
+        return histories.keep(coded(self.item_codes()[histories.values]))
 
 
 def coded(codes: Int32[np.ndarray, "rows levels"]) -> Bool[np.ndarray, " rows"]:

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from itemic.data import Dataset, Query, Ragged, Table
+from itemic.data import Dataset, Query, Ragged
 from itemic.model import Tokenizer, part
 from itemic.nn.attention import Cache, Where
 from itemic.nn.decoding import Found, Step, Trie, beam_search, lineage
@@ -29,8 +29,7 @@ from itemic.nn.products import fast_products
 from itemic.nn.transformer import t5
 from itemic.registry import system
 from itemic.systems.base import SystemConfig
-from itemic.systems.generative.base import CodeRecommender, coded
-from itemic.systems.histories import ByHistory
+from itemic.systems.generative.base import HistoryToCodes
 from itemic.training import TrainingConfig, shuffled
 
 READ = 256
@@ -168,7 +167,7 @@ class Places(NamedTuple):
     cold_items=True,
     paper="arXiv:2305.05065",
 )
-class TIGER(ByHistory[Config, Network], CodeRecommender[Config, Network]):
+class TIGER(HistoryToCodes[Config, Network]):
     codes: Tokenizer = part("rqkmeans", levels=3, size=256)
 
     def survey(self, train: Dataset) -> None:
@@ -180,7 +179,7 @@ class TIGER(ByHistory[Config, Network], CodeRecommender[Config, Network]):
     def prepare(self, train: Dataset) -> None:
         super().prepare(train)
         log = train.interactions
-        self._histories = self._readable(Ragged(log.item, log.offsets))
+        self._histories = self.readable(Ragged(log.item, log.offsets))
         self._user = torch.from_numpy(self._histories.row_of_value)
         self._place = torch.arange(len(self._user)) - torch.from_numpy(self._histories.offsets)[self._user]
         self._after = self._place.nonzero().squeeze(1)  # all but the first of each history
@@ -199,26 +198,11 @@ class TIGER(ByHistory[Config, Network], CodeRecommender[Config, Network]):
         told, target = self.module(codes, packing, target), target[packing.order]
         return {f"level {n}": cross_entropy(logits.float(), target[:, n - 1]) for n, logits in enumerate(told, 1)}
 
-    def _readable(self, histories: Ragged) -> Ragged:
-        """The items that have codes; nothing can be read of the others."""
-        return histories.keep(coded(self.item_codes()[histories.values]))
-
     def _packed(self, histories: Ragged) -> tuple[Int64[Tensor, "items levels"], Packing]:
         codes = torch.from_numpy(self.item_codes()[histories.values]).long()
         return codes, Packing(torch.from_numpy(histories.offsets) * codes.shape[1])
 
     # Answering --------------------------------------------------------------------------------------------------
-
-    def item_codes(self) -> Int32[np.ndarray, "items levels"]:
-        return self.codes.codes
-
-    def encode_items(self, items: Table) -> None:
-        self.codes.add_items(items)  # first, as it may refuse them
-        super().encode_items(items)
-
-    def told(self, query: Query) -> Bool[np.ndarray, " queries"]:
-        assert query.history is not None
-        return self._readable(query.history).lengths > 0
 
     def search(self, query: Query, trie: Trie, k: int, forbidden: Ragged) -> Found:
         items, scores = torch.full((len(query), k), -1), torch.full((len(query), k), -torch.inf)
@@ -247,7 +231,7 @@ class TIGER(ByHistory[Config, Network], CodeRecommender[Config, Network]):
         """Some requests of histories of like length after the others: which they are, and what the encoder made of
         these, with the places that are real."""
         assert query.history is not None
-        histories = self._readable(query.history).last(self.config.max_length)
+        histories = self.readable(query.history).last(self.config.max_length)
         by_length = np.argsort(histories.lengths, kind="stable")[int((histories.lengths == 0).sum()) :]
         for start in range(0, len(by_length), READ):
             block = torch.from_numpy(by_length[start : start + READ])
