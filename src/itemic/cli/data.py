@@ -1,4 +1,4 @@
-"""Commands on data: import, get, describe, split, filter, shop."""
+"""Commands on data: import, get, describe, split, filter, together, shop."""
 
 import os
 from collections.abc import Mapping
@@ -266,6 +266,20 @@ def filter_(
     return _saved(replace(made, name=Path(out).name, split=None), out, "auto" if sessions is None else "sessions")
 
 
+@command("together", ["itemic data together beauty sports yelp --out shops"], progress=True)
+@click.argument("folders", nargs=-1, required=True)
+@click.option("--out", type=click.Path(), required=True, metavar="FOLDER", help="Where to write the dataset.")
+def together(folders: tuple[str, ...], out: str) -> Output:
+    """Make one dataset of several FOLDERS, for models that learn from many catalogues at once.
+
+    Ids begin with the name of their dataset, which stands in the column source too.
+    """
+    from itemic.cli.models import open_data
+    from itemic.data import Dataset
+
+    return _saved(Dataset.together([open_data(folder) for folder in folders], Path(out).name), out)
+
+
 @command(
     "shop",
     ["itemic data shop --out shop", "itemic data shop --interactions 1000000 --users 20000 --out big"],
@@ -283,5 +297,5 @@ def shop(users: int, items: int, interactions: int, seed: int, out: str) -> Outp
     return _saved(simulate(users, items, interactions, seed), out)
 
 
-for one in (import_, get, describe, split, filter_, shop):
+for one in (import_, get, describe, split, filter_, together, shop):
     data.add_command(one)

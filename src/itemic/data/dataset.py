@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -117,6 +117,30 @@ class Dataset:
         from itemic.data.importing import from_frame
 
         return from_frame(frame, items=items, users=users, columns=columns, test=test, name=name, repeats=repeats)
+
+    @classmethod
+    def together(cls, sets: "Sequence[Dataset]", name: str | None = None) -> "Dataset":
+        """Several datasets as one, with the users and items of all of them, none of them the same.
+
+        Ids begin with the name of their dataset, which stands in the column `source` too; a table has the columns that
+        any of them has, null where one lacks it, and rows have those that all have. Splits are not kept: split the
+        whole, or put train parts together.
+
+        >>> cups = {"item": [7, 8], "title": ["x", "y"]}
+        >>> a = Dataset.from_frame({"user": [1, 1], "item": [7, 8]}, items=cups, name="a")
+        >>> b = Dataset.from_frame({"user": [1], "item": [7]}, name="b")
+        >>> both = Dataset.together([a, b])
+        >>> both.items.ids.array.to_pylist(), both.items.column("title").to_pylist()
+        (['a/7', 'a/8', 'b/7'], ['x', 'y', None])
+        >>> both.interactions.histories().to_lists()
+        [[0, 1], [2]]
+
+        Raises:
+            DataError: two have the same name, or a column holds other things in one than in another.
+        """
+        from itemic.data.together import together
+
+        return together(sets, name)
 
     @classmethod
     def open(cls, folder: str | Path) -> "Dataset":
