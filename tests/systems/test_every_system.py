@@ -15,7 +15,7 @@ from itemic.registry import entries, find
 from itemic.training import TrainingConfig
 
 NAMES = list(entries())
-PERSONAL = [name for name in NAMES if name != "popularity"]
+PERSONAL = [name for name in NAMES if name not in ("popularity", "repeatlast")]
 BRIEF = TrainingConfig(lr=0.01, batch_size=1024, epochs=12)
 QUICK = {
     "alpharec": {"vectors": "words-for-tests", "dim": 16, "hidden": 32, "n_negatives": 16}
