@@ -10,7 +10,7 @@ import yaml
 
 from itemic.data import TEST, TRAIN, VALID, Dataset
 from itemic.data.splits import split
-from itemic.errors import ConfigError, DataError, LoadError
+from itemic.errors import ConfigError, DataError, ItemicError, LoadError
 from itemic.evaluation import evaluate, reproduce, reproduce_list
 from itemic.evaluation.recipes import Recipe, all_recipes, find_recipe, merged, recipes_folder
 from itemic.evaluation.reproduce import data_of, measure
@@ -81,6 +81,23 @@ class Clock(ScoreRecommender[ClockConfig, Any]):
     def scores(self, query):
         sign = 1 if self.weights["clock"][0] == self.config.good else -1
         return np.tile(sign * self.weights["counts"], (len(query), 1))
+
+
+@system("toy-traveller", family="toys", answers=["anyone"])
+class Traveller(Counts):
+    """Counts the items of data that it was not fitted on, and can be put there."""
+
+    def solve(self, train):
+        self.fitted.append((self.config.sign, len(train.interactions)))
+        return {"nothing": np.zeros(1, np.float32)}
+
+    def adopt(self, train):
+        other = self.moved(train)
+        other.tables["scores"] = train.interactions.item_counts().astype(np.float32)
+        return other
+
+    def scores(self, query):
+        return np.tile(self.tables["scores"], (len(query), 1))
 
 
 START, END = "<!-- results -->", "<!-- /results -->"
@@ -333,6 +350,29 @@ def test_a_search_over_a_trained_system_stops_each_setting_and_takes_options_by_
     assert facts["config"]["training"]["batch_size"] == 400
 
 
+def test_a_system_is_fitted_on_other_sets_together_and_tested_where_it_was_put_without_training(place, data, tmp_path):
+    for name in ("first", "second"):
+        replace(data, name=name).save(tmp_path / "data" / name)
+    place("toy-traveller/skewed", system="toy-traveller", pretrain=["first", "second"])
+    Counts.fitted.clear()
+    facts = json.loads(reproduce("toy-traveller", "skewed", folder="kept").read_text())
+    (_, learned), at_home = Counts.fitted[0], measure(recipe(), data)
+    assert facts["pretrain"] == ["first", "second"]
+    assert learned == 2 * Counts.fitted[1][1]
+    assert facts["metrics"] == at_home["metrics"]
+    assert "pretrain" not in at_home
+    reproduce("toy-traveller", "skewed", folder="kept")
+    assert len(Counts.fitted) == 2  # the model was kept
+    place("toy-traveller/skewed", system="toy-traveller", pretrain=["first"])
+    assert json.loads(reproduce("toy-traveller", "skewed").read_text())["metrics"] == at_home["metrics"]
+    place(pretrain=["first"])
+    with pytest.raises(ItemicError, match="toy-counts knows only the items that it was fitted with. Fit it on skewed."):
+        reproduce("toy-counts", "skewed")
+    place(pretrain=["first"], search={"metric": "ndcg@5", "grid": {"sign": [1.0]}})
+    with pytest.raises(ConfigError, match="has nothing to search on. Leave out search or pretrain"):
+        reproduce("toy-counts", "skewed")
+
+
 def test_a_system_without_epochs_cannot_stop_at_one(data):
     with pytest.raises(ConfigError, match="toy-counts is not trained in epochs. Leave out the key 'stop'."):
         measure(recipe(stop={"metric": "ndcg@5"}), data)
@@ -472,7 +512,7 @@ def test_the_references_on_lastfm_are_met(real_data, monkeypatch, name, toleranc
     monkeypatch.setenv("ITEMIC_DATA", str(real_data("lastfm-lightgcn").parent))
     monkeypatch.delenv("ITEMIC_RECIPES", raising=False)
     reference = find_recipe(name, "lastfm-lightgcn")
-    facts = measure(reference.model_copy(update={"seeds": [0], "beside": {}}), data_of(reference))
+    facts = measure(reference.model_copy(update={"seeds": [0], "beside": {}}), data_of(reference.dataset))
     published = {metric: found["published"] for metric, found in facts["metrics"].items() if found["published"]}
     assert len(published) == 2
     for metric, value in published.items():

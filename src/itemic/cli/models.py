@@ -1,4 +1,4 @@
-"""Commands on models: systems, fit, rank, similar."""
+"""Commands on models: systems, fit, adopt, rank, similar."""
 
 import csv
 import shlex
@@ -140,6 +140,28 @@ def fit(
     best = f"best: epoch {facts['best_epoch']} of {facts['epochs']}; " if facts.get("best_epoch") else ""
     document = {"system": system, "saved": str(folder), "config": model.config.model_dump(mode="json"), **facts}
     return Output(document, [f"saved {folder} ({best}{facts['seconds']:.2f} s)      next: {next_}"])
+
+
+@command(
+    "adopt",
+    ["itemic adopt runs/recgpt my-data --out runs/here", "itemic compare runs/here my-data"],
+    progress=True,
+)
+@click.argument("model", type=click.Path())
+@click.argument("data")
+@click.option("--all", "everything", is_flag=True, help="Let it know all interactions, the test part too.")
+@click.option("--out", type=click.Path(), required=True, metavar="FOLDER", help="Where to save the model for DATA.")
+def adopt(model: str, data: str, everything: bool, out: str) -> Output:
+    """Put MODEL, fitted on other data, on the items of DATA without training (alpharec, recgpt)."""
+    from itemic.files import check_place
+    from itemic.model import load
+
+    check_place(Path(out))
+    whole, fitted = open_data(data), load(model)
+    made = fitted.adopt(whole if everything else whole.train)
+    made.save(out)
+    document = {"system": made.entry.name, "saved": out, "from": model, **made.fitted_on}
+    return Output(document, [f"saved {out}      next: itemic compare {out} {data}"])
 
 
 def end_run(folder: Path) -> None:

@@ -99,6 +99,9 @@ class Recipe(_Part):
     dataset: str
     """The name of a folder of $ITEMIC_DATA."""
     variant: str | None = None
+    pretrain: list[str] = []
+    """Other such folders, on all of which together it is fitted; it is then put on its own data without training
+    (`adopt`). They are divided in the same way, and validation is on them."""
     split: SplitBy = SplitBy()
     """How the data are divided; a name alone is enough, as in `split: official`."""
     fit: Literal["train", "train+valid"] = "train"
@@ -135,6 +138,12 @@ class Recipe(_Part):
         if "seed" in value:
             raise ValueError("a seed belongs under seeds, as in `seeds: [0]`")
         return value
+
+    @model_validator(mode="after")
+    def _trains_elsewhere_or_searches(self) -> "Recipe":
+        if self.pretrain and self.search is not None:
+            raise ValueError("a model of other data has nothing to search on. Leave out search or pretrain")
+        return self
 
     @property
     def name(self) -> str:

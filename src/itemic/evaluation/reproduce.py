@@ -31,6 +31,8 @@ class Division(NamedTuple):
     train: Dataset
     valid: EvalSet | None
     test: EvalSet
+    learned: "Division | None" = None
+    """The other data that a model is fitted on, where it is put on these afterwards."""
 
 
 class Run(NamedTuple):
@@ -79,7 +81,8 @@ def reproduce(
     """
     recipe = find_recipe(system, dataset, variant)
     path = result_path(recipe, results)
-    facts = measure(recipe, data_of(recipe), Path(folder) / path.stem if folder is not None else None)
+    place = Path(folder) / path.stem if folder is not None else None
+    facts = measure(recipe, data_of(recipe.dataset), place, learned_of(recipe))
     write_text(path, json.dumps(facts, indent=1) + "\n")
     return path
 
@@ -104,21 +107,39 @@ def result_path(recipe: Recipe, results: str | Path) -> Path:
     return Path(results) / ("__".join(names) + ".json")
 
 
-def data_of(recipe: Recipe) -> Dataset:
-    """The data set of a recipe, from its folder as published or as `itemic data import` wrote it.
+def data_of(name: str) -> Dataset:
+    """The data set in a folder of $ITEMIC_DATA, as published or as `itemic data import` wrote it.
 
     Raises:
         DataError: it is not there.
     """
-    folder = Path(os.environ.get("ITEMIC_DATA", "../shared/data")) / recipe.dataset
+    folder = Path(os.environ.get("ITEMIC_DATA", "../shared/data")) / name
     if not folder.is_dir():
-        raise DataError(f"{folder} does not exist. Set ITEMIC_DATA to the folder that holds {recipe.dataset}.")
+        raise DataError(f"{folder} does not exist. Set ITEMIC_DATA to the folder that holds {name}.")
     return Dataset.open(folder) if (folder / "manifest.json").exists() else known_set(folder)
 
 
-def measure(recipe: Recipe, dataset: Dataset, folder: Path | None = None) -> dict[str, Any]:
-    """The result of a recipe on its data, as it is written to its file; `folder` is where unfinished work is kept."""
+def learned_of(recipe: Recipe) -> Dataset | None:
+    """The other data that a recipe's system is fitted on, as one set; None where it is fitted on its own.
+
+    Raises:
+        DataError: one is not there.
+    """
+    sets = [data_of(name) for name in recipe.pretrain]
+    return Dataset.together(sets) if len(sets) > 1 else next(iter(sets), None)
+
+
+def measure(
+    recipe: Recipe, dataset: Dataset, folder: Path | None = None, learned: Dataset | None = None
+) -> dict[str, Any]:
+    """The result of a recipe on its data, as it is written to its file; `folder` is where unfinished work is kept.
+
+    With other data given it is `learned` on these and put on its own without training.
+    """
     divisions = [_divided(recipe, dataset, seed) for seed in recipe.split.seeds()]
+    if learned is not None:
+        others = [_divided(recipe, learned, seed) for seed in recipe.split.seeds()]
+        divisions = [own._replace(learned=other) for own, other in zip(divisions, others)]
     config, searched = recipe.config, None
     if recipe.search is not None:
         config, searched = search(recipe, divisions[0], recipe.search)
@@ -132,6 +153,7 @@ def measure(recipe: Recipe, dataset: Dataset, folder: Path | None = None) -> dic
         "variant": recipe.variant,
         "split": "; ".join(dict.fromkeys(result.split for result in run.results)),
         "fit": recipe.fit,
+        **({"pretrain": recipe.pretrain} if recipe.pretrain else {}),
         "protocol": first.protocol,
         "metrics": {
             metric: {
@@ -247,20 +269,23 @@ def _run(
         if "training" not in known.Config.model_fields:
             raise ConfigError(f"{recipe.name}: {recipe.system} is not trained in epochs. Leave out the key 'stop'.")
         config = merged(config, {"training.metric": recipe.stop.metric})
-        if divisions[0].valid is None:
-            stopped = stopping_epoch(recipe, config, divisions[0].train, recipe.stop, folder and folder / "stop")
+        first = divisions[0].learned or divisions[0]
+        if first.valid is None:
+            stopped = stopping_epoch(recipe, config, first.train, recipe.stop, folder and folder / "stop")
             config = merged(config, {"training": {"epochs": stopped["stop"]["epochs"][0], "patience": None}})
     results, users, facts, dump, also = [], [], [], {}, []
     for n, (division, seed) in enumerate(itertools.product(divisions, recipe.seeds)):
-        valid = division.valid
+        train, valid, *_ = division.learned or division
         if valid is not None and recipe.protocol == "held-out":  # the choice of an epoch is by what is asked at last
-            valid = under("held-out", valid, division.train.n_items)
+            valid = under("held-out", valid, train.n_items)
         model = known(**{**config, **({"seed": seed} if seeded else {})})
-        model = _fitted(model, division.train, valid, folder and folder / str(n))
+        model = _fitted(model, train, valid, folder and folder / str(n))
+        facts.append(model.fitted_on)
+        if division.learned is not None:
+            model = model.adopt(division.train)
         results.append(evaluate(model, division.test, metrics, protocol=recipe.protocol))
         also.append([evaluate(model, division.test, metrics, protocol=protocol) for protocol in recipe.also])
         users.append(np.arange(len(division.test)) if division.test.users is None else division.test.users)
-        facts.append(model.fitted_on)
         dump = model.config.model_dump(mode="json", by_alias=True, exclude={"seed"})
     if facts[0].get("curve"):
         stopped = _stopped(dump["training"]["metric"], "the validation part", facts)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32
 
 from itemic import metrics, registry
-from itemic.data import EvalSet, Interactions, Query, Ragged, Ranking, Table
+from itemic.data import Dataset, EvalSet, Interactions, Query, Ragged, Ranking, Table
 from itemic.data.importing import item_table
 from itemic.errors import ItemicError, QueryError
 from itemic.model import C, M, Model, ModelConfig
@@ -106,6 +106,16 @@ class Recommender(Model[C, M]):
         nothing = Interactions.none(catalogue.n_users, len(longer))
         self._catalogue = replace(catalogue, items=longer, interactions=nothing)
         return self
+
+    def adopt(self, train: Dataset) -> Self:
+        """A model for other data, made without training, by a system that keeps nothing of a single item or user.
+
+        Raises:
+            ItemicError: the model knows only what it was fitted with.
+            DataError: there is nothing that the model reads.
+        """
+        name = self.entry.name
+        raise ItemicError(f"{name} knows only the items that it was fitted with. Fit it on {train.name}.")
 
     def encode_items(self, items: Table) -> None:
         """Appends what answering needs of these items to `weights` and `tables`."""

@@ -1,10 +1,14 @@
 """RecGPT beside transformers' GPT-2 with the same weights, beside its definition in loops, and on catalogues unseen."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import nn
 
+from itemic.cli import main
 from itemic.data import Dataset, Ids, Interactions, Query, Ragged, Table
 from itemic.errors import ConfigError, DataError
 from itemic.model import Encoder, ModelConfig, Tokenizer, load, part
@@ -317,3 +321,27 @@ def test_where_items_share_codes_the_vector_beside_them_tells_what_comes_next():
         share[aux] = (pair[ranking.items[:, 0]] == following // 2).mean()
     assert share[True] > 0.9
     assert share[False] < 0.6
+
+
+def test_from_the_command_line_catalogues_are_put_together_and_a_model_of_them_answers_for_another(tmp_path):
+    def run(*words):
+        done = CliRunner().invoke(main, [str(word) for word in words])
+        return done.stdout + done.stderr
+
+    for seed, name in enumerate(("cups", "pots", "pans")):
+        data, _ = catalogue(seed, n_items=24, n_users=20)
+        titles = [f"{name} of kind{n % KINDS}" for n in range(24)]
+        replace(data, items=Table.of(data.items.ids, {"title": titles}), name=name).save(tmp_path / name)
+    both = tmp_path / "both"
+    assert "40 users, 48 items" in run("data", "together", tmp_path / "cups", tmp_path / "pots", "--out", both)
+    options = ["dim=8", "layers=1", "heads=1", "training.epochs=1", "codes.vectors=words-for-tests", "codes.slots=2"]
+    options += ["codes.heads=1", "codes.training.epochs=1", "codes.training.metric=explained"]
+    settings = [f"--set={option}" for option in options]
+    assert "saved" in run("fit", "recgpt", both, *settings, "--out", tmp_path / "model")
+    assert "next: itemic compare" in run("adopt", tmp_path / "model", tmp_path / "pans", "--out", tmp_path / "here")
+    ranked = run("rank", tmp_path / "here", "--history", "i2000,i2001", "--k", "2")
+    assert ranked.count("pans of kind") >= 2
+    run("fit", "popularity", both, "--out", tmp_path / "popular")
+    message = run("adopt", tmp_path / "popular", tmp_path / "pans", "--out", tmp_path / "no")
+    assert "error: popularity knows only the items that it was fitted with. Fit it on pans." in message
+    assert not (tmp_path / "no").exists()
