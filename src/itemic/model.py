@@ -354,12 +354,12 @@ class Model(Generic[C, M]):
                 raise DataError(f"{name} needs {need}; {train.name} has only: {listed}. Import it with the data.")
 
     def moved(self, data: Dataset) -> Self:
-        """This model over other data, with the same weights and parts; what it answers with is still to be made.
+        """This model over other data, with the same weights, sizes and parts; what it answers with is still to be made.
 
         It is what `adopt` begins with, in models that keep nothing of a single item or user.
         """
         other: Any = type(self)(self.config, **{role: getattr(self, role).adopt(data) for role in self.declared})
-        other._catalogue, other.weights = data.catalogue, self.weights
+        other._catalogue, other.weights, other.shape = data.catalogue, self.weights, dict(self.shape)
         other.histories, other.fitted_on = data.interactions.histories(), facts_of(data)
         return other
 

@@ -106,3 +106,12 @@ def test_what_is_not_a_matrix_of_these_items_is_refused_in_one_line(tmp_path):
     (tmp_path / "shop" / "features" / "clip.npy").write_bytes(b"junk")
     with pytest.raises(DataError, match="feature matrix 'clip' of shop is damaged: clip.npy is cut short or no column"):
         Features(name="clip").fit(saved)
+
+
+def test_put_on_other_data_it_looks_up_their_matrix_of_the_same_name_and_width():
+    model = Features(name="clip").fit(shop().with_features("clip", MATRIX))
+    there = Dataset.from_frame({"user": ["u"], "item": ["z"]}, name="there")
+    adopted = model.adopt(there.with_features("clip", [[5, 6]]))
+    np.testing.assert_array_equal(adopted.encode(there.items), [[5, 6]])
+    with pytest.raises(DataError, match="vectors in 'clip' of there have width 3, those before 2. Make them"):
+        model.adopt(there.with_features("clip", [[5, 6, 7]]))

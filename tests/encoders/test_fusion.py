@@ -217,3 +217,13 @@ def test_a_part_that_saw_what_is_tested_is_refused():
     data = split(Dataset.from_frame(log).with_features("one", ONE), "time")
     with pytest.raises(LeakError, match="fusion: its part one was fitted on another part of data"):
         Fusion(encoders=["one"], one=Features(name="one").fit(data)).fit(data.train)
+
+
+def test_put_on_other_data_each_encoder_reads_these_and_scales_stay():
+    data, there = shop(one=ONE, two=TWO), shop(one=5 * ONE[:20], two=TWO[20:40])
+    model = fused(data, scale="each").fit(data)
+    np.testing.assert_array_equal(model.adopt(data).encode(data.items), model.encode(data.items))
+    adopted = model.adopt(there).encode(there.items)
+    mean, spread = model.weights["mean.one"], model.weights["spread.one"]
+    np.testing.assert_allclose(adopted[:, :5], (5 * ONE[:20] - mean) / spread, rtol=1e-5)
+    np.testing.assert_allclose(adopted[:, 5:8], model.encode(data.items)[20:40, 5:8], rtol=1e-5)

@@ -331,6 +331,17 @@ def test_paths_and_bytes_give_the_same_vectors_and_what_is_missing_or_broken_is_
         assert np.isnan(other[9:]).all()
 
 
+def test_put_on_other_data_it_reads_the_pictures_that_lie_there(folder, tmp_path):
+    for n, name in enumerate(("here", "there")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "one.png").write_bytes(PICTURES[n])
+    here, there = (shop(["one.png"], tmp_path / name) for name in ("here", "there"))
+    model = ours(folder()).fit(here)
+    alone = ours(folder()).fit(there).encode(there.items)
+    np.testing.assert_array_equal(model.adopt(there).encode(there.items), alone)
+    assert not np.allclose(model.encode(here.items), alone, atol=1e-3)
+
+
 def test_vectors_are_kept_by_the_bytes_of_images_and_none_is_read_twice(folder, tmp_path, monkeypatch):
     place, read = folder(), []
     data = shop([PICTURES[0], PICTURES[1], PICTURES[0]], tmp_path)

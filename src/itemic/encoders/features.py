@@ -4,7 +4,7 @@ Choose it where vectors were made elsewhere: by a model that does not run here, 
 fitted on is kept with it. An item that is new has the vector that its column of the same name holds.
 """
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -45,6 +45,22 @@ class Features(Encoder[Config]):
         matrix = self._matrix
         del self._matrix
         return {"vectors": matrix.astype(np.float32, copy=False)}
+
+    def adopt(self, train: Dataset) -> Self:
+        """The same for items of other data, by the matrix of the same name there.
+
+        Raises:
+            DataError: it is not there, or its vectors have another width.
+        """
+        other = self.moved(train)
+        other.survey(train)
+        if other.dim != self.dim:
+            raise DataError(
+                f"vectors in '{self.config.name}' of {train.name} have width {other.dim:,}, those before {self.dim:,}. "
+                "Make them by the same model."
+            )
+        other.weights = other.solve(train)
+        return other
 
     @property
     def dim(self) -> int:

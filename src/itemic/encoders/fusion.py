@@ -9,7 +9,7 @@ What an encoder lacks of an item is never a silent zero: its mean stands in, and
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
@@ -112,6 +112,10 @@ class Fusion(Encoder[Config]):
             weights |= self._axes()
         del self._given
         return weights
+
+    def adopt(self, train: Dataset) -> Self:
+        """The same for items of other data, which each encoder reads in its own way; scales and axes stay."""
+        return self.moved(train)
 
     @property
     def dim(self) -> int:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -72,6 +72,16 @@ class Image(Encoder[Config]):
         root = str(train.path.resolve()) if train.path is not None else None
         self.shape = {"column": column, "root": root, "dim": self.reader.dim, "model": self.model_hash}
         self._place = train.path / "features" if train.path is not None else None
+
+    def adopt(self, train: Dataset) -> Self:
+        """The same for items of other data, whose pictures lie elsewhere.
+
+        Raises:
+            DataError: no item there has an image.
+        """
+        other = self.moved(train)
+        other.survey(train)
+        return other
 
     def solve(self, train: Dataset) -> dict[str, np.ndarray]:
         return {}  # the weights are the model's, and stay where they are

@@ -145,7 +145,7 @@ class ItemTokenizer(Tokenizer[C, M]):
 
     def adopt(self, train: Dataset) -> Self:
         other = self.moved(train)
-        other.shape = self.shape | {"fitted_items": train.n_items}
+        other.shape["fitted_items"] = train.n_items
         nobody = np.empty((0, len(self.sizes)), np.int32)
         other.tables = {"codes": other.told_apart(other.vectors_of(train.items), nobody)}
         return other
