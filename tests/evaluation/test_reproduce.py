@@ -1,6 +1,7 @@
 """Recipes and their results: the schema, the search, several seeds, the list, the tables, and the numbers in CI."""
 
 import json
+from copy import copy
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -40,6 +41,11 @@ class Counts(ScoreRecommender[Config]):
 
     def scores(self, query):
         return np.tile(self.weights["scores"], (len(query), 1))
+
+    def cut(self, width):
+        small = copy(self)
+        small.weights = {"scores": self.weights["scores"] * (np.arange(len(self.weights["scores"])) < width)}
+        return small
 
 
 class ClockConfig(SystemConfig):
@@ -341,6 +347,14 @@ def test_one_fit_is_measured_under_several_protocols_and_a_table_has_them_side_b
         protocols("ordered", "new")
 
 
+def test_a_fitted_model_is_measured_at_other_widths_too_but_not_while_settings_are_tried(data):
+    facts = measure(recipe(cuts=[30, 1], search={"metric": "ndcg@5", "grid": {"sign": [1.0]}}), data)
+    assert list(facts["also"]) == ["width 30", "width 1"]
+    assert facts["also"]["width 30"]["recall@5"] == value(facts) != facts["also"]["width 1"]["recall@5"]
+    with pytest.raises(ConfigError, match="popularity cannot be cut to other widths. Leave out the key 'cuts'"):
+        measure(recipe(system="popularity", cuts=[3]), data)
+
+
 def test_a_search_over_a_trained_system_stops_each_setting_and_takes_options_by_path(data):
     grid = {"training.epochs": [1, 6], "good": [2]}
     search = {"metric": "ndcg@5", "grid": grid}
@@ -457,6 +471,8 @@ def test_the_standing_has_each_system_once_at_its_best_on_one_split(place, tmp_p
         ({"metrik": {}}, "there is no key 'metrik'. Did you mean 'metrics'"),
         ({"metrics": {"recal@5": None}}, "there is no metric 'recal'. Did you mean 'recall'"),
         ({"metrics": {}}, "metrics cannot be {}"),
+        ({"protocol": "ful"}, "there is no protocol 'ful'"),
+        ({"also": ["warm", "cool"]}, "there is no protocol 'cool'. Protocols: full, candidates, held-out, warm, cold"),
         ({"metrics": {"recall@5": {"publishd": 1}}}, "no key 'metrics.recall@5.publishd'. Did you mean 'published'"),
         ({"fit": "all"}, "fit cannot be 'all'"),
         ({"config": {"seed": 3}}, "a seed belongs under seeds"),

@@ -20,6 +20,7 @@ from itemic.model import Model
 DEFAULT_METRICS = ("ndcg@10", "recall@20")
 AUC = "auc"
 """The metric that is counted over scores of candidates, not over lists."""
+NAMED = ("full", "candidates", "held-out", "warm", "cold")
 SAMPLED = re.compile(r"sampled-(uniform|popularity):(\d+)")
 BLOCK = 1 << 24
 """How many random numbers the drawing of candidates holds at a time."""
@@ -148,16 +149,27 @@ def under(protocol: str, test: EvalSet, n_items: int, seed: int = 0) -> EvalSet:
         if test.unseen is None:
             raise ConfigError(f"protocol '{protocol}' needs to know what was trained on. Use data.test of a split.")
         return _among(test, test.unseen if protocol == "cold" else ~test.unseen)
+    check_protocol(protocol)
     sampled = SAMPLED.fullmatch(protocol)
-    if not sampled:
-        known = "full, candidates, held-out, warm, cold, sampled-uniform:100, sampled-popularity:100"
-        raise ConfigError(f"there is no protocol '{protocol}'. Protocols: {known}.")
+    assert sampled is not None
     history = test.query.history if test.query.history is not None else Ragged.empty(len(test))
     weights = np.ones(n_items)
     if sampled[1] == "popularity":
         weights = np.bincount(history.values, minlength=n_items).astype(np.float64)
     negatives = draw(test.relevant.joined(history), weights, int(sampled[2]), seed)
     return replace(test, query=replace(test.query, candidates=test.relevant.joined(negatives)))
+
+
+def check_protocol(name: str) -> str:
+    """The name, if it is that of a protocol.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if name not in NAMED and not SAMPLED.fullmatch(name):
+        listed = ", ".join([*NAMED, "sampled-uniform:100", "sampled-popularity:100"])
+        raise ConfigError(f"there is no protocol '{name}'. Protocols: {listed}.")
+    return name
 
 
 def _among(test: EvalSet, items: Bool[np.ndarray, " items"]) -> EvalSet:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from itemic import metrics as formulas
 from itemic.errors import ConfigError, ItemicError, did_you_mean
+from itemic.evaluation.protocols import check_protocol
 
 
 class _Part(BaseModel):
@@ -108,6 +109,8 @@ class Recipe(_Part):
     protocol: str = "full"
     also: list[str] = []
     """Other protocols under which the same models are measured."""
+    cuts: list[int] = []
+    """Widths to which the same models are cut and measured, for a system that is trained for several at once."""
     metrics: dict[str, Target] = Field(min_length=1)
     config: dict[str, Any] = {}
     """Options of the system; what is not named keeps its default."""
@@ -131,6 +134,16 @@ class Recipe(_Part):
         if not isinstance(value, dict):
             return value
         return {_metric(str(name)): {} if target is None else target for name, target in value.items()}
+
+    @field_validator("protocol", "also")
+    @classmethod
+    def _known_protocols(cls, value: Any) -> Any:
+        for name in [value] if isinstance(value, str) else value:
+            try:
+                check_protocol(name)
+            except ConfigError as error:
+                raise ValueError(str(error)) from None
+        return value
 
     @field_validator("config")
     @classmethod

@@ -47,7 +47,7 @@ class Run(NamedTuple):
     stopped: dict[str, Any]
     """For a system trained with validation: by what, after which epoch, and the curve of the first seed."""
     also: dict[str, dict[str, float]]
-    """Means over the results under other protocols, by what these are called."""
+    """Means over the results of the same models under other protocols, and cut to other widths, by what these are."""
 
     def per_user(self, metric: str) -> np.ndarray:
         """The metric of each user, averaged over the results that test them."""
@@ -184,7 +184,7 @@ def measure(
     if run.also:
         document["also"] = run.also
     if recipe.beside:
-        document["beside"] = {}
+        document["beside"], recipe = {}, recipe.model_copy(update={"also": [], "cuts": []})
     for name, changes in recipe.beside.items():
         other = _run(recipe, merged(config, changes), divisions, metrics, folder and folder / name)
         values = {metric: _rounded(other.mean(metric)) for metric in metrics}
@@ -204,7 +204,7 @@ def search(recipe: Recipe, division: Division, how: Search) -> tuple[dict[str, A
     else:
         carved = split(division.train, by=how.by, test=how.valid, valid=0, seed=how.seed)
         tried, on = Division(carved.train, carved.test if recipe.stop else None, carved.test), carved.test.label
-    table = []
+    table, recipe = [], recipe.model_copy(update={"also": [], "cuts": []})
     for setting in track(how.settings(), f"{recipe.system}: search", len(how.settings())):
         run = _run(recipe, merged(recipe.config, setting), [tried], [how.metric])
         value = run.mean(how.metric)
@@ -263,6 +263,8 @@ def _run(
     seeded = "seed" in known.Config.model_fields
     if len(recipe.seeds) > 1 and not seeded:
         raise ConfigError(f"{recipe.name}: {recipe.system} has no option 'seed'; {len(recipe.seeds)} seeds are alike.")
+    if recipe.cuts and not hasattr(known, "cut"):
+        raise ConfigError(f"{recipe.name}: {recipe.system} cannot be cut to other widths. Leave out the key 'cuts'.")
     threads.count()  # settled, and told to the libraries, before anything is timed
     config, stopped = merged({}, config), {}
     if recipe.stop is not None:
@@ -284,16 +286,25 @@ def _run(
         if division.learned is not None:
             model = model.adopt(division.train)
         results.append(evaluate(model, division.test, metrics, protocol=recipe.protocol))
-        also.append([evaluate(model, division.test, metrics, protocol=protocol) for protocol in recipe.also])
+        also.append(_otherwise(recipe, model, division.test, metrics))
         users.append(np.arange(len(division.test)) if division.test.users is None else division.test.users)
         dump = model.config.model_dump(mode="json", by_alias=True, exclude={"seed"})
     if facts[0].get("curve"):
         stopped = _stopped(dump["training"]["metric"], "the validation part", facts)
     seconds, others = float(np.mean([fact["seconds"] for fact in facts])), {}
-    for same in zip(*also):
-        means = {metric: _rounded(float(np.mean([result[metric] for result in same]))) for metric in metrics}
-        others[same[0].protocol] = {"queries": same[0].n_queries, **means}
+    for name, first in also[0].items():
+        means = {metric: _rounded(float(np.mean([found[name][metric] for found in also]))) for metric in metrics}
+        others[name] = {"queries": first.n_queries, **means}
     return Run(results, users, seconds, dump, stopped, others)
+
+
+def _otherwise(recipe: Recipe, model: Any, test: EvalSet, metrics: Sequence[str]) -> dict[str, Result]:
+    """What a fitted model does under the other protocols of a recipe, and cut to its other widths."""
+    found = [evaluate(model, test, metrics, protocol=protocol) for protocol in recipe.also]
+    named = {result.protocol: result for result in found}
+    for width in recipe.cuts:
+        named[f"width {width}"] = evaluate(model.cut(width), test, metrics, protocol=recipe.protocol)
+    return named
 
 
 def _by_interactions(
