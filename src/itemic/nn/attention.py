@@ -66,6 +66,7 @@ class _WithDropout(torch.autograd.Function):
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, allow: Tensor | None, bias: Tensor | None, causal: bool, p: float
     ) -> Tensor:
         ctx.causal, ctx.p, ctx.random = causal, p, torch.get_rng_state()
+        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
         parts = []
         for _, seen, weights in _weights(q, k, allow, bias, causal):
             parts.append(weights.mul_(kept(weights.shape, p, weights.dtype)) @ v[..., seen, :])
@@ -77,7 +78,7 @@ class _WithDropout(torch.autograd.Function):
     @once_differentiable
     @custom_bwd(device_type="cpu")
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        (by_made,) = gradients
+        by_made = gradients[0].contiguous()
         q, k, v, allow, bias, made = ctx.saved_tensors
         by_q, by_k, by_v, scale = [], torch.zeros_like(k), torch.zeros_like(v), 1 / sqrt(q.shape[-1])
         by_bias = None if bias is None else torch.zeros_like(bias)
