@@ -65,15 +65,17 @@ class Part:
         Raises:
             ConfigError: it is none of these, or not of the kind that the model is made for.
         """
-        if isinstance(given, Mapping):
-            given = find(self.system)(**{**self.options, **given})
-        elif isinstance(given, str | Path):
-            given = load(given) if is_model(given) else find(str(given))()
         kind: Any = get_origin(self.kind) or self.kind
+        named = {Encoder: "encoder", Tokenizer: "tokenizer"}.get(kind, "system")
+        if isinstance(given, Mapping):
+            given = find(self.system, named)(**{**self.options, **given})
+        elif isinstance(given, str | Path):
+            given = load(given) if is_model(given) else find(str(given), named)()
         if not isinstance(given, kind if isinstance(kind, type) else Model):
             what = given.entry.name if isinstance(given, Model) else repr(given)
             wanted = getattr(kind, "__name__", "Model")
-            raise ConfigError(f"{owner}: {self.role} cannot be {what}. Give a {wanted}, its name or its saved folder.")
+            one = f"an {wanted}" if wanted[0] in "AEIOU" else f"a {wanted}"
+            raise ConfigError(f"{owner}: {self.role} cannot be {what}. Give {one}, its name or its saved folder.")
         return given
 
 

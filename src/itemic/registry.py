@@ -94,17 +94,17 @@ def entries(kind: str = "system") -> dict[str, Entry]:
     return {name: entry for name, entry in _scan().items() if entry.kind == kind}
 
 
-def find(name: str) -> type:
+def find(name: str, kind: str = "system") -> type:
     """The class registered under `name`; its file is imported now if it was not yet.
 
     Raises:
-        ConfigError: no model has this name.
+        ConfigError: no model has this name; those of the `kind` that was looked for are listed.
     """
     if name not in _loaded:
         known = _scan()
         if name not in known:
-            listed = ", ".join(entries())
-            raise ConfigError(f"there is no system '{name}'.{did_you_mean(name, known)} Systems: {listed}.")
+            hint, listed = did_you_mean(name, known), ", ".join(entries(kind))
+            raise ConfigError(f"there is no {kind} '{name}'.{hint} {kind.capitalize()}s: {listed}.")
         importlib.import_module(known[name].module)
     return _loaded[name]
 

@@ -181,9 +181,11 @@ def test_options_that_do_not_fit_are_refused_in_one_line():
         fused(data, weights={"tow": 1.0})
     with pytest.raises(ConfigError, match="fusion: weights.two cannot be 0"):
         fused(data, weights={"two": 0})
-    with pytest.raises(ConfigError, match="there is no system 'imag'. Did you mean 'image'"):
+    with pytest.raises(
+        ConfigError, match="there is no encoder 'imag'. Did you mean 'image'. Encoders: attributes, features"
+    ):
         Fusion(encoders=["imag"])
-    with pytest.raises(ConfigError, match="fusion: ease cannot be ease. Give a Encoder, its name or its"):
+    with pytest.raises(ConfigError, match="fusion: ease cannot be ease. Give an Encoder, its name or its saved folder"):
         Fusion(encoders=["ease"])
     with pytest.raises(ConfigError, match="fusion: an encoder cannot have the role 'dim'. Give it another name."):
         Fusion(encoders={"dim": "features"})

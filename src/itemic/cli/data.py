@@ -272,12 +272,13 @@ def filter_(
 def together(folders: tuple[str, ...], out: str) -> Output:
     """Make one dataset of several FOLDERS, for models that learn from many catalogues at once.
 
-    Ids begin with the name of their dataset, which stands in the column source too.
+    Ids begin with the name of their folder, which stands in the column source too.
     """
     from itemic.cli.models import open_data
     from itemic.data import Dataset
 
-    return _saved(Dataset.together([open_data(folder) for folder in folders], Path(out).name), out)
+    named = [replace(open_data(folder), name=Path(folder).name) for folder in folders]
+    return _saved(Dataset.together(named, Path(out).name), out)
 
 
 @command(

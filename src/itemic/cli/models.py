@@ -158,6 +158,8 @@ def adopt(model: str, data: str, everything: bool, out: str) -> Output:
 
     check_place(Path(out))
     whole, fitted = open_data(data), load(model)
+    if fitted.entry.kind != "system":
+        raise ConfigError(f"{model} is {fitted.entry.name}, no system. Adopt a system that it is a part of.")
     made = fitted.adopt(whole if everything else whole.train)
     made.save(out)
     document = {"system": made.entry.name, "saved": out, "from": model, **made.fitted_on}

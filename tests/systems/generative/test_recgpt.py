@@ -344,4 +344,7 @@ def test_from_the_command_line_catalogues_are_put_together_and_a_model_of_them_a
     run("fit", "popularity", both, "--out", tmp_path / "popular")
     message = run("adopt", tmp_path / "popular", tmp_path / "pans", "--out", tmp_path / "no")
     assert "error: popularity knows only the items that it was fitted with. Fit it on pans." in message
+    run("fit", "words-for-tests", both, "--out", tmp_path / "words")
+    message = run("adopt", tmp_path / "words", tmp_path / "pans", "--out", tmp_path / "no")
+    assert "words is words-for-tests, no system. Adopt a system that it is a part of." in message
     assert not (tmp_path / "no").exists()
