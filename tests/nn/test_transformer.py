@@ -99,7 +99,8 @@ def test_a_row_that_sees_nothing_gives_zeros_and_its_gradient_is_no_nan(dtype, d
 
 @pytest.mark.parametrize("block", [1 << 20, 40, 1])
 def test_the_two_ways_to_attend_agree_where_no_weight_falls_away(monkeypatch, block):
-    monkeypatch.setattr(attention, "kept", lambda shape, p, dtype: torch.ones(shape, dtype=dtype))
+    monkeypatch.setattr(attention, "stays", lambda shape, p, dtype: torch.ones(shape, dtype=dtype))
+    monkeypatch.setattr(attention, "share", lambda p: 1.0)
     monkeypatch.setattr(attention, "BLOCK", block)
     q, k, v = (torch.randn(2, 2, 5, 4, dtype=torch.float64) for _ in range(3))
     bias, allow = torch.randn(2, 5, 5, dtype=torch.float64), torch.rand(5, 5) < 0.6

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from math import sqrt
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
 from itemic.nn import masks
-from itemic.nn.dropout import kept
+from itemic.nn.dropout import share, stays
 from itemic.nn.masks import NEVER, Rule
 from itemic.nn.packing import Packing
 from itemic.nn.positions import Positions
@@ -21,6 +22,8 @@ from itemic.nn.products import usual_products
 
 BLOCK = 1 << 20
 """Weights of attention made at a time where dropout falls on them: 4 MB, which stay in the cache of a CPU."""
+ROWS = 64
+"""Queries of a history made at a time where each sees what came before: few, so that little of what comes after is."""
 
 
 def attend(
@@ -67,10 +70,11 @@ class _WithDropout(torch.autograd.Function):
     ) -> Tensor:
         ctx.causal, ctx.p, ctx.random = causal, p, torch.get_rng_state()
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
-        parts = []
-        for _, seen, weights in _weights(q, k, allow, bias, causal):
-            parts.append(weights.mul_(kept(weights.shape, p, weights.dtype)) @ v[..., seen, :])
-        made = torch.cat(parts, -2)
+        worth = v * share(p)
+        made = torch.empty(*q.shape[:-1], v.shape[-1], dtype=v.dtype)
+        for batch, rows, seen, weights in _weights(q, k, allow, bias, causal):
+            weights.mul_(stays(weights.shape, p, weights.dtype))
+            made[batch][..., rows, :] = weights @ worth[batch][..., seen, :]
         ctx.save_for_backward(q, k, v, allow, bias, made)
         return made
 
@@ -80,47 +84,57 @@ class _WithDropout(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         by_made = gradients[0].contiguous()
         q, k, v, allow, bias, made = ctx.saved_tensors
-        by_q, by_k, by_v, scale = [], torch.zeros_like(k), torch.zeros_like(v), 1 / sqrt(q.shape[-1])
-        by_bias = None if bias is None else torch.zeros_like(bias)
+        by_q, by_k, by_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        by_bias, scale = None if bias is None else torch.zeros_like(bias), 1 / sqrt(q.shape[-1])
         mean = (made * by_made).sum(-1, keepdim=True)  # of a query's gradients by its weights, weighted by these
+        by_made, steep_q, steep_k = by_made * share(ctx.p), q * scale, k * scale
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(ctx.random)
-            for rows, seen, weights in _weights(q, k, allow, bias, ctx.causal):
-                by, stay = by_made[..., rows, :], kept(weights.shape, ctx.p, weights.dtype)
-                by_v[..., seen, :] += (weights * stay).mT @ by
-                by_logits = (
-                    (by @ v[..., seen, :].mT).to(weights.dtype).mul_(stay).sub_(mean[..., rows, :]).mul_(weights)
-                )
+            for batch, rows, seen, weights in _weights(q, k, allow, bias, ctx.causal):
+                by, stay = by_made[batch][..., rows, :], stays(weights.shape, ctx.p, weights.dtype)
+                by_v[batch][..., seen, :] += (weights * stay).mT @ by
+                by_weights = (by @ v[batch][..., seen, :].mT).to(weights.dtype)
+                by_logits = by_weights.mul_(stay).sub_(mean[batch][..., rows, :]).mul_(weights)
                 if by_bias is not None:
-                    part = by_bias[..., rows, seen]
+                    part = _part(by_bias, batch, q)[..., rows, seen]
                     part += by_logits.sum_to_size(part.shape)
-                by_logits *= scale
-                by_q.append(by_logits @ k[..., seen, :])
-                by_k[..., seen, :] += by_logits.mT @ q[..., rows, :]
-        return torch.cat(by_q, -2), by_k, by_v, None, by_bias, None, None
+                by_logits = by_logits.to(by.dtype)
+                by_q[batch][..., rows, :] = by_logits @ steep_k[batch][..., seen, :]
+                by_k[batch][..., seen, :] += by_logits.mT @ steep_q[batch][..., rows, :]
+        return by_q, by_k, by_v, None, by_bias, None, None
 
 
 def _weights(
     q: Tensor, k: Tensor, allow: Tensor | None, bias: Tensor | None, causal: bool
-) -> Iterator[tuple[slice, slice, Tensor]]:
-    """The softmax of some queries after the others: which these are, the keys they may see at most, and the weights."""
-    n, n_keys = q.shape[-2], k.shape[-2]
-    size = max(1, BLOCK // max(1, q.shape[:-2].numel() * n_keys))
-    for start in range(0, n, size):
-        rows = slice(start, min(start + size, n))
+) -> Iterator[tuple[slice, slice, slice, Tensor]]:
+    """The softmax of some queries of some of the batch after the others: which of the batch, which queries, the keys
+    they may see at most, and the weights."""
+    n_batch, n, n_keys = len(q), q.shape[-2], k.shape[-2]
+    a_row = max(1, q.shape[1:-2].numel() * n_keys)
+    size = max(1, min(n, BLOCK // a_row, ROWS if causal else n))
+    many = max(1, BLOCK // (a_row * size))
+    blind = allow is not None and not bool(allow.any(-1).all())
+    for first, start in product(range(0, n_batch, many), range(0, n, size)):
+        batch, rows = slice(first, min(first + many, n_batch)), slice(start, min(start + size, n))
         seen = slice(0, rows.stop if causal else n_keys)
-        logits = (q[..., rows, :] / sqrt(q.shape[-1])) @ k[..., seen, :].mT
+        logits = (q[batch][..., rows, :] / sqrt(q.shape[-1])) @ k[batch][..., seen, :].mT
         if bias is not None:
-            logits = logits + bias[..., rows, seen]
+            logits = logits + _part(bias, batch, q)[..., rows, seen]
         if causal:
             logits += _never(_tril(*logits.shape[-2:], start), logits)
-            yield rows, seen, logits.softmax(-1)
-        elif allow is None:
-            yield rows, seen, logits.softmax(-1)
-        else:
-            allowed = allow if allow.shape[-2] == 1 else allow[..., rows, :]
+        elif allow is not None:
+            allow_ = _part(allow, batch, q)
+            allowed = allow_ if allow_.shape[-2] == 1 else allow_[..., rows, :]
             logits += _never(allowed, logits)
-            yield rows, seen, logits.softmax(-1).masked_fill_(~allowed, 0)  # for rows that see nothing
+            if blind:  # rows that see nothing
+                yield batch, rows, seen, logits.softmax(-1).masked_fill_(~allowed, 0)
+                continue
+        yield batch, rows, seen, logits.softmax(-1)
+
+
+def _part(x: Tensor, batch: slice, q: Tensor) -> Tensor:
+    """Of what spreads over the batch of q, what belongs to these."""
+    return x[batch] if x.ndim == q.ndim and len(x) > 1 else x
 
 
 def _tril(n_queries: int, n_keys: int, start: int = 0) -> Tensor:

@@ -18,23 +18,27 @@ def dropout(x: Float[Tensor, "*shape"], p: float) -> Float[Tensor, "*shape"]:
     """
     if p == 0 or x.device.type != "cpu":
         return functional.dropout(x, p)
-    return x * kept(x.shape, p, x.dtype)
+    return x * stays(x.shape, p, x.dtype).mul_(share(p))
 
 
-def kept(shape: torch.Size, p: float, dtype: torch.dtype) -> Tensor:
-    """What `dropout` multiplies values by on a CPU: 0 with chance p, else 1 over the chance to stay.
+def stays(shape: torch.Size, p: float, dtype: torch.dtype) -> Tensor:
+    """On a CPU, 0 with chance p, else 1.
 
-    >>> (kept(torch.Size([2, 3]), 1.0, torch.float32) == 0).all().item()
+    >>> (stays(torch.Size([2, 3]), 1.0, torch.float32) == 0).all().item()
     True
     """
-    falls = round(p * LEVELS)
+    n, falls = shape.numel(), round(p * LEVELS)
     if falls >= LEVELS:
         return torch.zeros(shape, dtype=dtype)
-    n = shape.numel()
     drawn = torch.empty(-(-n // 4), dtype=torch.int64).random_(-(2**63), None)
     bits = drawn.view(torch.int16)[:n].view(shape)
-    keep = torch.ge(bits, falls - LEVELS // 2, out=torch.empty(shape, dtype=dtype))
-    return keep.mul_(LEVELS / (LEVELS - falls))
+    return torch.ge(bits, falls - LEVELS // 2, out=torch.empty(shape, dtype=dtype))
+
+
+def share(p: float) -> float:
+    """1 over the chance to stay, which keeps means what they are; 0 where nothing stays."""
+    falls = round(p * LEVELS)
+    return LEVELS / (LEVELS - falls) if falls < LEVELS else 0.0
 
 
 class Dropout(nn.Module):
