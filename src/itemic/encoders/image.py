@@ -9,10 +9,10 @@ arXiv:2304.07193.
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -21,13 +21,11 @@ from jaxtyping import Float32
 from pydantic import Field
 
 from itemic.data import Dataset, Table
-from itemic.encoders.cache import Cache
+from itemic.encoders.base import FromPretrained, PretrainedConfig
 from itemic.encoders.decoder import Decoder
 from itemic.encoders.pixels import manner_of
-from itemic.encoders.pretrained import content_hash, hub_folder
-from itemic.errors import ConfigError, DataError, LoadError, some
-from itemic.model import Encoder, ModelConfig
-from itemic.nn.products import has_bfloat16
+from itemic.encoders.pretrained import hub_folder
+from itemic.errors import DataError, some
 from itemic.progress import report
 from itemic.registry import encoder
 
@@ -41,23 +39,20 @@ WORTH = 512
 """Images from which on processes are worth their start."""
 
 
-class Config(ModelConfig):
+class Config(PretrainedConfig):
     model: str = "google/siglip-base-patch16-224"
     """The vision model: a folder, or a name on the Hugging Face hub; of CLIP, SigLIP, DINO, DINOv2, DINOv3 or ViT."""
     column: str | None = None
     """The item column with paths or bytes; None for the first with the role `image`."""
     normalise: bool = True
     """Whether vectors have length 1, as these models are compared."""
-    precision: Literal["auto", "bfloat16", "float32"] = "auto"
-    """The precision of products; `auto` is bfloat16 where the processor has it."""
     workers: int | None = Field(None, ge=0)
     """Processes that decode images; 0 for none beside this one, None for one less than CPUs where images are many."""
 
 
 @encoder("image", needs=["items"], paper="arXiv:2103.00020")
-class Image(Encoder[Config]):
-    _place: Path | None = None
-    """The folder in which vectors are kept; None for the memory of this process."""
+class Image(FromPretrained[Config]):
+    what = "vision model"
 
     def survey(self, train: Dataset) -> None:
         items, config = train.items, self.config
@@ -82,9 +77,6 @@ class Image(Encoder[Config]):
         other = self.moved(train)
         other.survey(train)
         return other
-
-    def solve(self, train: Dataset) -> dict[str, np.ndarray]:
-        return {}  # the weights are the model's, and stay where they are
 
     @property
     def dim(self) -> int:
@@ -133,9 +125,7 @@ class Image(Encoder[Config]):
                     made[start + np.flatnonzero(whole)] = reader.read(frames[whole])
             return made
 
-        digest = hashlib.blake2b(repr([self.model_hash, reader.bfloat16]).encode(), digest_size=8).hexdigest()
-        cache = Cache(self._place, f"{self.entry.name}-{digest}")
-        found = cache.vectors(pa.array(keys, pa.binary()), self.dim, make)
+        found = self.cache(reader.bfloat16).vectors(pa.array(keys, pa.binary()), self.dim, make)
         return found / np.linalg.norm(found, axis=1, keepdims=True) if self.config.normalise else found
 
     def _image_of(self, given: pa.ChunkedArray) -> Callable[[int], bytes]:
@@ -152,14 +142,10 @@ class Image(Encoder[Config]):
 
         return read
 
-    @cached_property
+    @property
     def folder(self) -> Path:
         """Where the vision model lies."""
         return hub_folder(self.config.model, "vision model", "the folder of one: --set model=FOLDER")
-
-    @cached_property
-    def model_hash(self) -> str:
-        return content_hash(self.folder)
 
     @cached_property
     def reader(self) -> "Reader":
@@ -170,21 +156,7 @@ class Image(Encoder[Config]):
         """
         from itemic.encoders.vision import Reader
 
-        config = self.config
-        bfloat16 = has_bfloat16() if config.precision == "auto" else config.precision == "bfloat16"
-        return Reader(self.folder, manner_of(self.folder), bfloat16=bfloat16)
-
-    def _read(self, folder: Path, facts: Mapping[str, Any]) -> None:
-        super()._read(folder, facts)
-        model = self.config.model
-        try:
-            here = self.model_hash
-        except ConfigError as error:
-            raise LoadError(f"{folder} needs the vision model it was fitted with: {error}") from error
-        if here != self.shape["model"]:
-            raise LoadError(
-                f"{folder} was fitted with another vision model than {model} is now. Put that back, or fit again."
-            )
+        return Reader(self.folder, manner_of(self.folder), bfloat16=self.bfloat16)
 
 
 def _contents(items: Table, name: str) -> pa.ChunkedArray:

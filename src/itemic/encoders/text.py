@@ -6,11 +6,10 @@ learns nothing of who takes what: systems that read its vectors do.
 Paper: Reimers and Gurevych, EMNLP 2019, arXiv:1908.10084; the default model: Wang et al., arXiv:2002.10957.
 """
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -19,20 +18,18 @@ from jaxtyping import Float32
 from pydantic import Field
 
 from itemic.data import Dataset, Table
-from itemic.encoders.cache import Cache
+from itemic.encoders.base import FromPretrained, PretrainedConfig
 from itemic.encoders.fields import settled, written
-from itemic.encoders.pretrained import content_hash, model_folder
+from itemic.encoders.pretrained import model_folder
 from itemic.encoders.reading import Pool, Reader
-from itemic.errors import ConfigError, DataError, LoadError
-from itemic.model import Encoder, ModelConfig
-from itemic.nn.products import has_bfloat16
+from itemic.errors import ConfigError, DataError
 from itemic.progress import report
 from itemic.registry import encoder
 
 pc: Any = pyarrow.compute  # its functions are made at import, out of a type checker's sight
 
 
-class Config(ModelConfig):
+class Config(PretrainedConfig):
     model: str = "minilm"
     """The text model: `minilm` (in itemic[text]), a folder, or a name on the Hugging Face hub."""
     fields: tuple[str, ...] = ()
@@ -49,14 +46,11 @@ class Config(ModelConfig):
     """Whether vectors have length 1; None for what the model says."""
     dim: int | None = Field(None, ge=1)
     """How many numbers of a vector are kept, the first ones, for models trained so (Matryoshka); None for all."""
-    precision: Literal["auto", "bfloat16", "float32"] = "auto"
-    """The precision of products; `auto` is bfloat16 where the processor has it. Cosines differ by less than 0.001."""
 
 
 @encoder("text", needs=["items"], paper="arXiv:1908.10084")
-class Text(Encoder[Config]):
-    _place: Path | None = None
-    """The folder in which vectors are kept; None for the memory of this process."""
+class Text(FromPretrained[Config]):
+    what = "text model"
 
     def survey(self, train: Dataset) -> None:
         self._settle(train, self.config.fields)
@@ -81,9 +75,6 @@ class Text(Encoder[Config]):
         self.shape = {"fields": fields, "dim": self.dim, "model": self.model_hash}
         self._place = train.path / "features" if train.path is not None else None
 
-    def solve(self, train: Dataset) -> dict[str, np.ndarray]:
-        return {}  # the weights are the model's, and stay where they are
-
     @property
     def dim(self) -> int:
         return self.config.dim or self.reader.dim
@@ -101,14 +92,10 @@ class Text(Encoder[Config]):
         given = pa.array(texts, pa.string())
         return self._vectors(pc.if_else(pc.not_equal(pc.utf8_trim_whitespace(given), ""), given, None))
 
-    @cached_property
+    @property
     def folder(self) -> Path:
         """Where the text model lies."""
         return model_folder(self.config.model)
-
-    @cached_property
-    def model_hash(self) -> str:
-        return content_hash(self.folder)
 
     @cached_property
     def reader(self) -> Reader:
@@ -118,8 +105,7 @@ class Text(Encoder[Config]):
             ConfigError: it cannot be read, or has not the width that is asked for.
         """
         config = self.config
-        bfloat16 = has_bfloat16() if config.precision == "auto" else config.precision == "bfloat16"
-        reader = Reader(self.folder, config.max_tokens, config.pooling, bfloat16=bfloat16)
+        reader = Reader(self.folder, config.max_tokens, config.pooling, bfloat16=self.bfloat16)
         if config.dim is not None and config.dim > reader.dim:
             raise ConfigError(
                 f"text: dim is {config.dim:,}, but vectors of {config.model} have {reader.dim:,}. Lower it."
@@ -131,30 +117,11 @@ class Text(Encoder[Config]):
         prompt = config.prompt if config.prompt is not None else reader.manner.prompt
         said = np.flatnonzero(texts.is_valid().to_numpy(zero_copy_only=False))
         read = pc.binary_join_element_wise(prompt, texts.drop_null(), "")
-        found = self._cache.vectors(read, reader.dim, lambda part: reader.read(part.to_pylist()))
+        kept = self.cache(reader.pooling, reader.max_tokens, reader.manner.lower, reader.bfloat16)
+        found = kept.vectors(read, reader.dim, lambda part: reader.read(part.to_pylist()))
         found = found[:, : config.dim]
         if reader.manner.normalise if config.normalise is None else config.normalise:
             found = found / np.linalg.norm(found, axis=1, keepdims=True)
         made = np.full((len(texts), self.dim), np.nan, np.float32)
         made[said] = found
         return made
-
-    @property
-    def _cache(self) -> Cache:
-        """Keeps the vectors of this model, read in this manner: whole and not normalised, whatever is made of them."""
-        reader = self.reader
-        manner = [self.model_hash, reader.pooling, reader.max_tokens, reader.manner.lower, reader.bfloat16]
-        digest = hashlib.blake2b(repr(manner).encode(), digest_size=8).hexdigest()
-        return Cache(self._place, f"{self.entry.name}-{digest}")
-
-    def _read(self, folder: Path, facts: Mapping[str, Any]) -> None:
-        super()._read(folder, facts)
-        model = self.config.model
-        try:
-            here = self.model_hash
-        except ConfigError as error:
-            raise LoadError(f"{folder} needs the text model it was fitted with: {error}") from error
-        if here != self.shape["model"]:
-            raise LoadError(
-                f"{folder} was fitted with another text model than {model} is now. Put that back, or fit again."
-            )

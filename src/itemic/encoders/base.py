@@ -1,0 +1,68 @@
+"""FromPretrained: for encoders whose weights are those of a pretrained model, which stays where it is."""
+
+import hashlib
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from typing_extensions import TypeVar
+
+from itemic.data import Dataset
+from itemic.encoders.cache import Cache
+from itemic.encoders.pretrained import content_hash
+from itemic.errors import ConfigError, LoadError
+from itemic.model import Encoder, ModelConfig
+from itemic.nn.products import has_bfloat16
+
+
+class PretrainedConfig(ModelConfig):
+    model: str
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
+    """The precision of products; `auto` is bfloat16 where the processor has it. Cosines differ by less than 0.001."""
+
+
+P = TypeVar("P", bound=PretrainedConfig)
+
+
+class FromPretrained(Encoder[P]):
+    """An encoder gives `folder`, says in `what` which kind of model lies there, and notes `model_hash` in `shape`."""
+
+    what: ClassVar[str]
+    _place: Path | None = None
+    """The folder in which vectors are kept; None for the memory of this process."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the model lies."""
+        raise TypeError(f"{type(self).__name__} names no folder")
+
+    @cached_property
+    def model_hash(self) -> str:
+        return content_hash(self.folder)
+
+    @property
+    def bfloat16(self) -> bool:
+        """Whether products are in bfloat16."""
+        return has_bfloat16() if self.config.precision == "auto" else self.config.precision == "bfloat16"
+
+    def solve(self, train: Dataset) -> dict[str, np.ndarray]:
+        return {}  # the weights are the model's, and stay where they are
+
+    def cache(self, *manner: Any) -> Cache:
+        """What keeps the vectors of this model, read in this manner: as it makes them, whatever is made of them."""
+        digest = hashlib.blake2b(repr([self.model_hash, *manner]).encode(), digest_size=8).hexdigest()
+        return Cache(self._place, f"{self.entry.name}-{digest}")
+
+    def _read(self, folder: Path, facts: Mapping[str, Any]) -> None:
+        super()._read(folder, facts)
+        try:
+            here = self.model_hash
+        except ConfigError as error:
+            raise LoadError(f"{folder} needs the {self.what} it was fitted with: {error}") from error
+        if here != self.shape["model"]:
+            raise LoadError(
+                f"{folder} was fitted with another {self.what} than {self.config.model} is now. Put that back, or fit "
+                "again."
+            )
