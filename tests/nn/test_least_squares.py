@@ -35,6 +35,16 @@ def test_the_exact_solution_is_least_squares_over_all_cells():
     np.testing.assert_allclose(found, [dense_solution(rows, fixed, r) for r in range(len(found))], atol=1e-12)
 
 
+def test_vectors_that_a_strong_penalty_drew_to_nothing_stay_there():
+    """Their squares are so small that a step has a length of nothing over nothing."""
+    rng = np.random.default_rng(0)
+    fixed, start = rng.standard_normal((50, 5)).astype(np.float32), rng.standard_normal((2000, 5)).astype(np.float32)
+    fixed[0] *= np.float32(1e-17)
+    rows = Rows(np.arange(2001), np.zeros(2000, np.int32), np.full(2000, 1.3))
+    found = improve(np.float32(1e-16) * start, rows, fixed, 0.02, 1.0)
+    np.testing.assert_allclose(found, solve(rows, fixed, np.float32(0.02) * gram(fixed), 1.0), atol=1e-20)
+
+
 @pytest.mark.parametrize("dim", [1, 5, 64])
 def test_conjugate_gradient_arrives_at_the_exact_solution(dim):
     rows, fixed, start = example(dim=dim)

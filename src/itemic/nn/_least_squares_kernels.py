@@ -53,6 +53,8 @@ def descend(x, first, offsets, columns, ridge, fixed, dense, target, steps, tole
             curvature = np.float32(0)
             for j in range(dim):
                 curvature += direction[j] * image[j]
+            if curvature == 0:  # all is too small for float32: vectors that the ridge drew to nothing
+                break
             length = error / curvature
             before, error = error, np.float32(0)
             for j in range(dim):
