@@ -6,20 +6,20 @@ to the trainer. Where answers need more than the weights, `finish` makes it.
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, get_args, get_origin
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float32, Int32
-from pydantic import BaseModel, ConfigDict, ValidationError
 from typing_extensions import TypeVar
 
 from itemic import threads
 from itemic.data import Dataset, EvalSet, Interactions, Ragged, Table
-from itemic.errors import ConfigError, DataError, ItemicError, LeakError, LoadError, did_you_mean
+from itemic.errors import ConfigError, DataError, ItemicError, LeakError, LoadError
 from itemic.files import replacing
+from itemic.options import ModelConfig, by_path, configured
 from itemic.registry import Entry, find
 from itemic.sealed import FORMAT, FORMAT_VERSION, check_seal, read_facts, read_ragged, seal_of, short, write_ragged
 from itemic.version import VERSION
@@ -28,14 +28,6 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from itemic.training import Stage
-
-
-class ModelConfig(BaseModel):
-    """The options of a model: values only, frozen, unknown names refused. A docstring under a field is its help."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
-    tune: ClassVar[Mapping[str, str]] = {}
-    """What `itemic tune` searches unless told otherwise: options by path, each with a range or values to try."""
 
 
 C = TypeVar("C", bound=ModelConfig)
@@ -142,18 +134,7 @@ class Model(Generic[C, M]):
         Raises:
             ConfigError: names the option, its value or its nearest spelling.
         """
-        name = cls.entry.name
-        try:
-            return cls.Config(**{option: _completed(cls.Config, option, value) for option, value in options.items()})
-        except ValidationError as error:
-            first = error.errors()[0]
-            option = ".".join(map(str, first["loc"]))
-            if first["type"] == "extra_forbidden":
-                fields = _fields_beside(cls.Config, first["loc"])
-                fields += cls.declared if len(first["loc"]) == 1 else []
-                near, listed = did_you_mean(option, fields), ", ".join(fields) or "none"
-                raise ConfigError(f"{name} has no option '{option}'.{near} Options: {listed}.") from None
-            raise ConfigError(f"{name}: {option} cannot be {first['input']!r}: {first['msg']}.") from None
+        return configured(cls.entry.name, cls.Config, options, cls.declared)
 
     @property
     def is_fitted(self) -> bool:
@@ -278,7 +259,7 @@ class Model(Generic[C, M]):
         about |= {f"part {role}": model.fitted_on["train_fingerprint"] for role, model in self.parts.items()}
         about |= {
             "validation part": valid.label if valid is not None else None,
-            **_named(self.config.model_dump(mode="json")),
+            **by_path(self.config.model_dump(mode="json")),
         }
         hooks = Hooks(self.on_epoch, self.on_step, validate if valid is not None or self.judges_itself else None)
         with torch.random.fork_rng(devices=[]):
@@ -525,34 +506,6 @@ def facts_of(train: Dataset) -> dict[str, Any]:
     """What `fitted_on` says of the data: by it a model is known to have seen nothing that it is tested on."""
     whole = train.origin or {"name": train.name, "fingerprint": train.fingerprint, "split": None, "part": "all"}
     return {**whole, "train_fingerprint": train.fingerprint, "interactions": len(train.interactions)}
-
-
-def _completed(config: type[ModelConfig], option: str, value: Any) -> Any:
-    """A group of options given in part, as in training={"epochs": 5}: the others keep the defaults of this system."""
-    default = config.model_fields[option].default if option in config.model_fields else None
-    if isinstance(default, BaseModel) and isinstance(value, Mapping):
-        return {**default.model_dump(), **value}
-    return value
-
-
-def _fields_beside(config: type[BaseModel], path: Sequence[Any]) -> list[str]:
-    """The options that could stand where a path of names ends, each with its path."""
-    *groups, _ = path
-    for group in groups:
-        config = type(config.model_fields[group].default)
-    return [".".join([*groups, name]) for name in config.model_fields]
-
-
-def _named(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Every single option by its path.
-
-    >>> _named({"dim": 8, "training": {"lr": 0.1}})
-    {'dim': 8, 'training.lr': 0.1}
-    """
-    named: dict[str, Any] = {}
-    for name, value in options.items():
-        named |= _named(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return named
 
 
 def load(folder: str | Path) -> Any:

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from itemic.systems.base import Recommender
 
 
-SYSTEMS_EXAMPLES = [
-    "itemic systems",
-    "itemic systems --answers history",
-    "itemic systems --kind tokenizer",
-    "itemic systems ease      (its options)",
-]
-
-
-@command("systems", SYSTEMS_EXAMPLES)
+@command(
+    "systems",
+    [
+        "itemic systems",
+        "itemic systems --answers history",
+        "itemic systems --kind tokenizer",
+        "itemic systems ease      (its options)",
+    ],
+)
 @click.argument("name", required=False)
 @click.option("--answers", metavar="FIELD", help="Only those that answer queries with this field: user, history, ...")
 @click.option("--kind", type=click.Choice(["encoder", "tokenizer"]), help="List what systems are made of instead.")

@@ -123,8 +123,8 @@ class Dataset:
         """Several datasets as one, with the users and items of all of them, none of them the same.
 
         Ids begin with the name of their dataset, which stands in the column `source` too; a table has the columns that
-        any of them has, null where one lacks it, and rows have those that all have. Splits are not kept: split the
-        whole, or put train parts together.
+        any of them has, null where one lacks it, and rows have those that all have. Feature matrices and splits are not
+        kept: split the whole, or put train parts together.
 
         >>> cups = {"item": [7, 8], "title": ["x", "y"]}
         >>> a = Dataset.from_frame({"user": [1, 1], "item": [7, 8]}, items=cups, name="a")

@@ -1,4 +1,4 @@
-"""FromPretrained: for encoders whose weights are those of a pretrained model, which stays where it is."""
+"""What encoders share: which rows are vectors, and FromPretrained, for those that read with a pretrained model."""
 
 import hashlib
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+from jaxtyping import Bool, Float32
 from typing_extensions import TypeVar
 
 from itemic.data import Dataset
@@ -33,7 +34,7 @@ class FromPretrained(Encoder[P]):
     _place: Path | None = None
     """The folder in which vectors are kept; None for the memory of this process."""
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """Where the model lies."""
         raise TypeError(f"{type(self).__name__} names no folder")
@@ -66,3 +67,12 @@ class FromPretrained(Encoder[P]):
                 f"{folder} was fitted with another {self.what} than {self.config.model} is now. Put that back, or fit "
                 "again."
             )
+
+
+def present(vectors: Float32[np.ndarray, "rows dim"]) -> Bool[np.ndarray, " rows"]:
+    """Which rows are vectors: those without nan or infinity.
+
+    >>> present(np.array([[1, 2], [np.nan, 2]], np.float32)).tolist()
+    [True, False]
+    """
+    return np.isfinite(vectors.sum(1))

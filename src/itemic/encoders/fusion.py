@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float32, Float64
 from pydantic import BeforeValidator, Field
 
 from itemic.data import Dataset, Table
+from itemic.encoders.base import present
 from itemic.errors import ConfigError, DataError, did_you_mean
 from itemic.model import Encoder, ModelConfig, Part
 from itemic.progress import report
@@ -81,7 +82,7 @@ class Fusion(Encoder[Config]):
     def survey(self, train: Dataset) -> None:
         self._given = self._encoded(train.items)
         for role, vectors in self._given.items():
-            if not _present(vectors).any():
+            if not present(vectors).any():
                 raise DataError(
                     f"fusion: none of the {train.n_items:,} items has a vector by {role}. Give them what it reads, or "
                     "leave it out of encoders."
@@ -124,7 +125,7 @@ class Fusion(Encoder[Config]):
     def encode(self, content: Table) -> Float32[np.ndarray, "rows dim"]:
         _ = self.catalogue
         given = self._encoded(content)
-        there = {role: _present(vectors) for role, vectors in given.items()}
+        there = {role: present(vectors) for role, vectors in given.items()}
         n, what, made = len(content), content.ids.what, np.full((len(content), self.dim), np.nan, np.float32)
         for role, has in there.items():
             bare = int((_known(given, "mark") & ~has).sum())
@@ -163,7 +164,7 @@ class Fusion(Encoder[Config]):
         parts = []
         for role, vectors in given.items():
             mean, spread = self.weights[f"mean.{role}"], self.weights[f"spread.{role}"]
-            whole = np.where(_present(vectors)[:, None], vectors, mean)
+            whole = np.where(present(vectors)[:, None], vectors, mean)
             scaled = whole if self.config.scale == "none" else (whole - mean) / spread
             parts.append(scaled * self.config.weights.get(role, 1.0))
         return np.concatenate(parts, 1)
@@ -198,20 +199,15 @@ def _part(role: str, name: str) -> Part:
     return made
 
 
-def _present(vectors: Float32[np.ndarray, "items width"]) -> Bool[np.ndarray, " items"]:
-    """Which rows are vectors: those without nan or infinity."""
-    return np.isfinite(vectors.sum(1))
-
-
 def _known(given: Mapping[str, np.ndarray], missing: Missing) -> Bool[np.ndarray, " items"]:
     """Which items get a vector: those that any encoder knows, or with `drop` each of them."""
-    there = [_present(vectors) for vectors in given.values()]
+    there = [present(vectors) for vectors in given.values()]
     return np.logical_and.reduce(there) if missing == "drop" else np.logical_or.reduce(there)
 
 
 def _moments(vectors: Float32[np.ndarray, "items width"]) -> tuple[np.ndarray, np.ndarray]:
     """The mean and the variance of each number, over the rows that are vectors."""
-    rows = np.flatnonzero(_present(vectors))
+    rows = np.flatnonzero(present(vectors))
     blocks = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
     mean = np.add.reduce([vectors[part].sum(0, dtype=np.float64) for part in blocks]) / len(rows)
     return mean, np.add.reduce([np.square(vectors[part] - mean).sum(0) for part in blocks]) / len(rows)

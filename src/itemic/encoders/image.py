@@ -142,7 +142,7 @@ class Image(FromPretrained[Config]):
 
         return read
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """Where the vision model lies."""
         return hub_folder(self.config.model, "vision model", "the folder of one: --set model=FOLDER")

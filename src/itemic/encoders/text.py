@@ -92,7 +92,7 @@ class Text(FromPretrained[Config]):
         given = pa.array(texts, pa.string())
         return self._vectors(pc.if_else(pc.not_equal(pc.utf8_trim_whitespace(given), ""), given, None))
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """Where the text model lies."""
         return model_folder(self.config.model)

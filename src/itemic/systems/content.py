@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from itemic.data import Dataset, Table
+from itemic.encoders.base import present
 from itemic.errors import DataError
 from itemic.model import C, Encoder, M, part
 from itemic.progress import report
@@ -54,15 +55,6 @@ class ByContent(Recommender[C, M]):
     def _score_candidates(self, query: Any) -> Float32[np.ndarray, " candidates"]:
         ranked = self.tables["ranked"][query.candidates.values]
         return np.where(ranked, super()._score_candidates(query), np.float32(-np.inf))
-
-
-def present(vectors: Float32[np.ndarray, "items content"]) -> Bool[np.ndarray, " items"]:
-    """Which rows are vectors: those without nan or infinity.
-
-    >>> present(np.array([[1, 2], [np.nan, 2]], np.float32)).tolist()
-    [True, False]
-    """
-    return np.isfinite(vectors.sum(1))
 
 
 def without_nan(

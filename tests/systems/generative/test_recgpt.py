@@ -14,7 +14,8 @@ from itemic.errors import ConfigError, DataError
 from itemic.model import Encoder, ModelConfig, Tokenizer, load, part
 from itemic.nn.packing import Packing
 from itemic.registry import find, tokenizer
-from itemic.systems.generative.recgpt import Network, Places, RecGPT
+from itemic.systems.generative.recgpt import Network, RecGPT
+from itemic.systems.sequential.base import Followed
 
 SLOTS = 4
 
@@ -171,7 +172,7 @@ def test_the_loss_of_three_items_is_that_of_the_first_eight_codes_each_foreseein
     logits = fitted.module.head(read(fitted.module, codes, content, [3])).log_softmax(-1)
     labels = codes.flatten()
     wanted = -sum(logits[p, labels[p + 4]] for p in range(8)) / 8
-    batch = Places(torch.tensor([4, 9]), torch.tensor([9, 3]), torch.tensor([0, 2]))
+    batch = Followed(torch.tensor([4, 9]), torch.tensor([9, 3]), torch.tensor([0, 2]))
     assert fitted.loss(batch)["codes"].item() == pytest.approx(wanted.item(), abs=1e-5)
 
 

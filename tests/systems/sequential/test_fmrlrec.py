@@ -14,7 +14,8 @@ from itemic.model import Encoder, ModelConfig, load
 from itemic.nn.packing import Packing
 from itemic.progress import listening
 from itemic.registry import encoder
-from itemic.systems.sequential.fmrlrec import FMRLRec, Places
+from itemic.systems.sequential.base import Followed
+from itemic.systems.sequential.fmrlrec import FMRLRec
 from itemic.training import TrainingConfig
 
 QUICK = TrainingConfig(lr=3e-3, batch_size=16, epochs=3, optimizer="adamw", clip=5.0, metric="ndcg@10")
@@ -126,7 +127,7 @@ def test_training_reads_the_items_a_user_took_in_order_and_learns_what_came_next
     batches = list(made.batches(train, torch.Generator().manual_seed(0)))
     pairs = {(int(a), int(b)) for batch in batches for a, b in zip(batch.item, batch.following)}
     assert pairs == {(a, b) for row in train.interactions.histories() for a, b in pairwise(row.tolist())}
-    assert all(isinstance(batch, Places) and len(batch.offsets) <= 17 for batch in batches)
+    assert all(isinstance(batch, Followed) and len(batch.offsets) <= 17 for batch in batches)
 
 
 # Reading ---------------------------------------------------------------------------------------------------------

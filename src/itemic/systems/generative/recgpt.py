@@ -10,7 +10,7 @@ Paper: Jiang et al., EMNLP 2025, arXiv:2506.06270. It counts taking the last ite
 """
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -35,8 +35,8 @@ from itemic.systems.base import SystemConfig
 from itemic.systems.content import added
 from itemic.systems.generative.base import HistoryToCodes
 from itemic.systems.histories import PopularToSilent
-from itemic.systems.sequential.base import next_items
-from itemic.training import TrainingConfig, shuffled
+from itemic.systems.sequential.base import Followed, followed, next_items
+from itemic.training import TrainingConfig
 
 READ = 256
 """Histories read at a time in answering: what is said of their codes takes 63 MB."""
@@ -111,14 +111,6 @@ class Network(nn.Module):
         return causal(q // self.slots, k // self.slots)
 
 
-class Places(NamedTuple):
-    """A batch: at each place of some histories the item there, and the item that came next."""
-
-    item: Int64[Tensor, " places"]
-    following: Int64[Tensor, " places"]
-    offsets: Int64[Tensor, " bounds"]
-
-
 @system(
     "recgpt",
     family="generative",
@@ -155,13 +147,10 @@ class RecGPT(HistoryToCodes[Config, Network]):
         if self._start is not None:
             self.module.load_state_dict({name: torch.from_numpy(array) for name, array in self._start.items()})
 
-    def batches(self, train: Dataset, rng: Generator) -> Iterator[Places]:
-        for rows in shuffled(len(self._known), self.config.training.batch_size, rng):
-            known, following = (histories.take(rows.numpy()) for histories in (self._known, self._following))
-            arrays = known.values.astype(np.int64), following.values.astype(np.int64), known.offsets
-            yield Places(*map(torch.from_numpy, arrays))
+    def batches(self, train: Dataset, rng: Generator) -> Iterator[Followed]:
+        return followed(self._known, self._following, self.config.training.batch_size, rng)
 
-    def loss(self, batch: Places) -> dict[str, Float[Tensor, ""]]:
+    def loss(self, batch: Followed) -> dict[str, Float[Tensor, ""]]:
         with fast_products():
             states = self._states(batch.item.numpy(), batch.offsets).float()
         return {"codes": table_cross_entropy(states, self.module.head.weight, self._codes(batch.following).flatten())}

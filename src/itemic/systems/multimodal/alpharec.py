@@ -19,6 +19,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from itemic.data import Dataset, Query, Ragged, Table
+from itemic.encoders.base import present
 from itemic.errors import QueryError
 from itemic.nn.graph import Graph, propagate
 from itemic.nn.inner_products import chosen_products
@@ -27,7 +28,7 @@ from itemic.registry import system
 from itemic.systems.base import SystemConfig, VectorRecommender
 from itemic.systems.collaborative.base import Triples, distinct, edges_of, sent_by_items
 from itemic.systems.collaborative.spreading import pairs
-from itemic.systems.content import ByContent, added, present, without_nan
+from itemic.systems.content import ByContent, added, without_nan
 from itemic.systems.histories import PopularToSilent
 from itemic.training import Negatives, TrainingConfig
 

@@ -1,11 +1,13 @@
 """What sequential models share: they read the newest items of whoever asks, and need not have met them before."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 from pydantic import Field
+from torch import Generator, Tensor
 from typing_extensions import TypeVar
 
 from itemic.data import Dataset, Query, Ragged
@@ -13,6 +15,7 @@ from itemic.errors import ConfigError, DataError, did_you_mean
 from itemic.model import M
 from itemic.systems.base import SystemConfig, VectorRecommender
 from itemic.systems.histories import ByHistory
+from itemic.training import shuffled
 
 READ = 256
 """Histories read at a time in answering: their states stay in the cache."""
@@ -69,6 +72,22 @@ def next_items(histories: Ragged, length: int) -> tuple[Ragged, Ragged]:
     first, last = np.zeros(len(windows.values), bool), np.zeros(len(windows.values), bool)
     first[windows.offsets[:-1]], last[windows.offsets[1:] - 1] = True, True
     return windows.keep(~last), windows.keep(~first)
+
+
+class Followed(NamedTuple):
+    """A batch: at each place of some histories the item there, and the item that came next."""
+
+    item: Int64[Tensor, " places"]
+    following: Int64[Tensor, " places"]
+    offsets: Int64[Tensor, " bounds"]
+
+
+def followed(known: Ragged, following: Ragged, size: int, rng: Generator) -> Iterator[Followed]:
+    """All histories of `next_items` in random order, `size` at a time."""
+    for rows in shuffled(len(known), size, rng):
+        one, other = known.take(rows.numpy()), following.take(rows.numpy())
+        arrays = one.values.astype(np.int64), other.values.astype(np.int64), one.offsets
+        yield Followed(*map(torch.from_numpy, arrays))
 
 
 def kind_weights(train: Dataset, kinds: Mapping[str, float], system: str) -> Float32[np.ndarray, " rows"]:

@@ -8,16 +8,17 @@ Paper: Wang et al., Findings of EMNLP 2024, arXiv:2409.16627. Published set-ups 
 """
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int, Int64
+from jaxtyping import Float, Float32, Int64
 from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn.functional import embedding, silu
 
 from itemic.data import Dataset, Ragged, Table
+from itemic.encoders.base import present
 from itemic.errors import ConfigError
 from itemic.nn.dropout import Dropout
 from itemic.nn.losses.softmax import table_cross_entropy
@@ -26,9 +27,9 @@ from itemic.nn.products import fast_products
 from itemic.nn.recurrence import Decay, recurrence
 from itemic.nn.slicing import NestedLinear, NestedNorm, doublings
 from itemic.registry import system
-from itemic.systems.content import ByContent, added, present, without_nan
-from itemic.systems.sequential.base import SequenceConfig, SequenceRecommender, next_items
-from itemic.training import TrainingConfig, shuffled
+from itemic.systems.content import ByContent, added, without_nan
+from itemic.systems.sequential.base import Followed, SequenceConfig, SequenceRecommender, followed, next_items
+from itemic.training import TrainingConfig
 
 
 class Config(SequenceConfig):
@@ -58,14 +59,6 @@ class Config(SequenceConfig):
     )
     """Shared by all trained systems; batches are of histories. The paper: these values, in batches of 32 and with a
     schedule of 500 epochs; larger batches make the vectors of all items less often."""
-
-
-class Places(NamedTuple):
-    """A batch: at each place of some histories the item there, and the item that came next."""
-
-    item: Int[Tensor, " places"]
-    following: Int[Tensor, " places"]
-    offsets: Int64[Tensor, " bounds"]
 
 
 class Recurrent(nn.Module):
@@ -162,13 +155,10 @@ class FMRLRec(ByContent[Config, Network], SequenceRecommender[Config, Network]):
             self.module.register_buffer(name, tensor, persistent=False)
         self._known, self._following = next_items(train.interactions.histories(), self.config.max_length)
 
-    def batches(self, train: Dataset, rng: Generator) -> Iterator[Places]:
-        for rows in shuffled(len(self._known), self.config.training.batch_size, rng):
-            known, following = (histories.take(rows.numpy()) for histories in (self._known, self._following))
-            arrays = known.values.astype(np.int64), following.values.astype(np.int64), known.offsets
-            yield Places(*map(torch.from_numpy, arrays))
+    def batches(self, train: Dataset, rng: Generator) -> Iterator[Followed]:
+        return followed(self._known, self._following, self.config.training.batch_size, rng)
 
-    def loss(self, batch: Places) -> dict[str, Float[Tensor, ""]]:
+    def loss(self, batch: Followed) -> dict[str, Float[Tensor, ""]]:
         module = self.module
         with fast_products():
             table = module.items(module.content, module.bare)
