@@ -267,6 +267,18 @@ ROLES = {
 }
 
 
+def test_films_of_movielens_have_the_imdb_ids_of_their_links(tmp_path):
+    written(tmp_path / "ratings.csv", "userId,movieId,rating,timestamp\n1,31,4,10\n")
+    written(tmp_path / "movies.csv", "movieId,title,genres\n31,Heat (1995),Crime\n5,Up (2009),Comedy\n")
+    written(tmp_path / "links.csv", "movieId,imdbId,tmdbId\n31,0113277,949\n")
+    assert import_files(tmp_path).items.frame.select(["title", "imdb_id"]).to_pylist() == [
+        {"title": "Up (2009)", "imdb_id": None},
+        {"title": "Heat (1995)", "imdb_id": 113277},
+    ]
+    if (DATA / "ml-latest-small").is_dir():
+        assert known_set(DATA / "ml-latest-small").items.column("imdb_id")[0].as_py() == "0114709"
+
+
 @pytest.mark.parametrize("name", ROLES)
 def test_the_metadata_of_a_known_set_say_what_they_are_for(name):
     if not (DATA / name).is_dir():

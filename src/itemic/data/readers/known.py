@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from itemic.data.building import dataset_of
 from itemic.data.dataset import TEST, TEST_HISTORY, TRAIN, Dataset
 from itemic.data.readers.lists import PARTS, read_lightgcn
+from itemic.data.readers.movielens import with_imdb_ids
 from itemic.data.readers.source import Source, in_parts, source_of
 from itemic.data.readers.tables import read_events, read_table, readable
 from itemic.errors import DataError, did_you_mean
@@ -89,6 +90,16 @@ def _movielens_1m(folder: Path) -> Source:
     )
 
 
+def _movielens_small(folder: Path) -> Source:
+    movies, links = (read_table(folder / f"{name}.parquet", "item") for name in ("movies", "links"))
+    return replace(
+        read_events(folder / "ratings.parquet"),
+        items=with_imdb_ids(movies, links),
+        items_label=str(folder / "movies.parquet"),
+        roles={"text": ["title", "genres"]},
+    )
+
+
 def _citeulike(folder: Path) -> Source:
     library = replace(read_events(folder / "users.parquet"), ordered=False)
     return replace(library, items=read_table(folder / "items.parquet", "item"))
@@ -135,7 +146,7 @@ KNOWN = {
     "yelp-sslrec": Known("train.parquet", _yelp),
     "steam-setrec": Known("splits.parquet", _steam),
     "ml-100k": _with_items("ratings.parquet", "items.parquet", "title", "genres"),
-    "ml-latest-small": _with_items("ratings.parquet", "movies.parquet", "title", "genres"),
+    "ml-latest-small": Known("ratings.parquet", _movielens_small),
     "ml-1m": Known("sequences.parquet", _movielens_1m),
     "amazon-beauty": _with_items("sequences.parquet", "items.parquet", "title", "words"),
     "amazon-sports": _with_items("sequences.parquet", "items.parquet", "words"),

@@ -60,9 +60,17 @@ def is_movielens(path: Path) -> bool:
     )
 
 
+def with_imdb_ids(movies: pa.Table, links: pa.Table) -> pa.Table:
+    """The movies with the IMDb ids that the links give them, by which they are found in other sets."""
+    return movies.join(links.select(["id", "imdbId"]).rename_columns(["id", "imdb_id"]), "id")
+
+
 def _csv(ratings: Path, columns: Columns) -> Source:
-    movies = part_file(ratings.parent, "movies.csv")
-    return _described(read_events(ratings, columns), movies and read_table(movies, "item"), movies)
+    movies, links = (part_file(ratings.parent, name) for name in ("movies.csv", "links.csv"))
+    table = movies and read_table(movies, "item")
+    if table is not None and links is not None:
+        table = with_imdb_ids(table, read_table(links, "item"))
+    return _described(read_events(ratings, columns), table, movies)
 
 
 def _dat(ratings: Path, columns: Columns) -> Source:
