@@ -212,6 +212,31 @@ def test_two_processes_fit_what_one_does_and_validate_and_log_once(shelf, tmp_pa
     assert "0 is not in the range x>=1" in run("fit", "bpr", shelf / "data", "--devices", 0, code=2).stderr
 
 
+def test_dialogues_are_imported_described_split_and_compared(tmp_path):
+    rows = [
+        {"dialogue": d, "role": role, "text": "said", "items": [f"i{(d + n) % 9}"]}
+        for d in range(40)
+        for n, role in enumerate(["user", "recommender"])
+    ]
+    (tmp_path / "talk.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    folder = tmp_path / "talk"
+    done = run("data", "import", tmp_path / "talk.jsonl", "--form", "dialogues", "--out", folder)
+    assert done.stdout.splitlines()[0] == (
+        f"saved {folder}: 40 users, 9 items, 80 interactions, 40 dialogues of 80 turns; split: dialogues, test 10 %, "
+        "valid 10 %, seed 0"
+    )
+    described = run("data", "describe", folder, "--json")
+    assert json.loads(described.stdout)["dialogues"]["recommendations"] == 40
+    split = run("data", "split", folder, "--by", "dialogues", "--test", 0.25, "--valid", 0)
+    assert split.stdout == f"{folder}: dialogues, test 25 %, seed 0: train 60, valid 0, test 10\n"
+    run("fit", "ease", folder, "--out", tmp_path / "e")
+    compared = json.loads(run("compare", tmp_path / "e", folder, "--metrics", "recall@1", "--json").stdout)
+    assert compared["queries"] == 10
+    filtered = run("data", "filter", folder, "--k-core", 2, "--out", tmp_path / "less")
+    assert "without the dialogues, which tell of what is filtered out" in filtered.stderr
+    assert "40 dialogues" not in filtered.stdout
+
+
 def test_a_split_is_chosen_saved_and_shown(shelf, tmp_path):
     run("data", "import", shelf / "events.csv", "--out", tmp_path / "d")
     done = run("data", "split", tmp_path / "d", "--by", "users", "--seed", 3, "--json")

@@ -175,3 +175,20 @@ def test_the_page_is_well_formed_and_holds_the_numbers_and_three_plots(described
 def test_a_dataset_opened_from_its_folder_is_described_alike(shop: Dataset, described: Description, tmp_path):
     opened = shop.save(tmp_path / "shop")
     assert describe(replace(opened, name="shop <1>")) == described
+
+
+def test_dialogues_are_counted_with_what_was_liked_of_what_somebody_said():
+    turns = {"dialogue": [1, 1, 2], "role": ["user", "recommender", "recommender"], "text": ["a", "b", "c"]}
+    named = {"items": [[7, 8], [9], []], "liked": [[1, 0], [1], []]}
+    found = describe(Dataset.from_dialogues({**turns, **named}))
+    assert found.dialogues == {
+        "dialogues": 2,
+        "turns": 3,
+        "mentions": 3,
+        "recommendations": 1,
+        "liked": 2,
+        "not_liked": 1,
+    }
+    assert dict(found.facts)["dialogues"] == "2 (3 turns, 3 mentions, 1 recommendations; 66.7 % of 3 were liked)"
+    silent = describe(Dataset.from_dialogues({**turns, "items": named["items"]}))
+    assert dict(silent.facts)["dialogues"] == "2 (3 turns, 3 mentions, 1 recommendations)"

@@ -320,7 +320,7 @@ TIMED = dataset([0, 0, 0, 1], [0, 1, 2, 0], time=[1, 2, 3, 4])
             PLAIN,
             {"by": "tiem"},
             "there is no split by 'tiem'. Did you mean 'time'? "
-            "Choose one of auto, time, last, random, users, sessions, items, cold, official.",
+            "Choose one of auto, time, last, random, users, sessions, items, cold, dialogues, official.",
         ),
         (
             PLAIN,

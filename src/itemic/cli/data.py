@@ -38,7 +38,9 @@ IMPORT_EXAMPLES = [
 @click.option(
     "--columns", metavar="NAMES", help="user=customer,item=sku to name columns; user,item,weight without header."
 )
-@click.option("--form", default="auto", show_default=True, help="csv, movielens, recbole, lightgcn, sequences, ...")
+@click.option(
+    "--form", default="auto", show_default=True, help="csv, movielens, recbole, lightgcn, sequences, dialogues, ..."
+)
 @click.option("--repeats", is_flag=True, help="Taking an item again counts; seen items are then not masked.")
 @click.option(
     "--unknown",
@@ -120,6 +122,8 @@ def _saved(made: "Dataset", out: str | Path, by: str = "auto") -> Output:
     document = {"saved": str(out), **_facts(saved)}
     how = f"; split: {saved.split.label}" if saved.split else ""
     counts = f"{saved.n_users:,} users, {saved.n_items:,} items, {len(saved.interactions):,} interactions"
+    if "dialogues" in saved.extras:
+        counts += f", {len(saved.dialogues):,} dialogues of {len(saved.dialogues.turns):,} turns"
     return Output(document, [f"saved {out}: {counts}{how}", f"next: itemic fit ease {out} --out runs/e"])
 
 
@@ -129,6 +133,7 @@ def _facts(made: "Dataset") -> dict[str, Any]:
         "users": made.n_users,
         "items": made.n_items,
         "interactions": len(made.interactions),
+        **({"dialogues": len(made.dialogues)} if "dialogues" in made.extras else {}),
         "split": dict(made.split.how) if made.split else None,
     }
 
@@ -194,7 +199,10 @@ SPLIT_EXAMPLES = [
 @command("split", SPLIT_EXAMPLES)
 @click.argument("folder", type=click.Path())
 @click.option(
-    "--by", default="auto", show_default=True, help="time, last, random, users, sessions, items, official or auto."
+    "--by",
+    default="auto",
+    show_default=True,
+    help="time, last, random, users, sessions, items, cold, dialogues, official or auto.",
 )
 @click.option("--test", default=0.1, show_default=True, help="Share to test on.")
 @click.option("--valid", default=0.1, show_default=True, help="Share to choose options by.")
@@ -253,6 +261,8 @@ def filter_(
     from itemic.data import Dataset, filters
 
     made = Dataset.open(folder)
+    if "dialogues" in made.extras:
+        note("without the dialogues, which tell of what is filtered out")
     if sessions is not None:
         made = filters.sessions(made, None if sessions == "column" else sessions)
     if since is not None or until is not None:

@@ -33,13 +33,17 @@ def dataset_of(source: Source, name: str = "data", *, repeats: bool = False, unk
         DataError: a value cannot be what its column says; the message names table, row, value and the mend.
         LeakError: a user and item of the official test part are also in the train part, and repeats are not declared.
     """
+    if source.turns is not None:
+        from itemic.data.turns import dataset_of_turns
+
+        return dataset_of_turns(source, name, unknown=unknown)
     events = source.events
     present = set(events.column_names)
     numbers = {role: finite(source, role) for role in ("rating", "weight") if role in present}
     if "time" in present:
         numbers["time"] = _milliseconds(events.column("time"), source.at)
-    users, user = _coded_in(source, "user", unknown)
-    items, item = _coded_in(source, "item", unknown)
+    users, user = coded_in(source, "user", unknown)
+    items, item = coded_in(source, "item", unknown)
     items = replace(items, roles={**items.roles, **source.roles})
     kinds, kind = _labels(source, "kind") if "kind" in present else ((), None)
     _, session = _labels(source, "session") if "session" in present else ((), None)
@@ -88,7 +92,7 @@ def table_of(frame: pa.Table, what: str, label: str) -> Table:
     Raises:
         DataError: an id is missing, holds a line break or stands in two rows.
     """
-    codes, ids = _coded(frame.column(0), f"{what} id", lambda row: f"{label} row {row + 1:,}")
+    codes, ids = coded(frame.column(0), f"{what} id", lambda row: f"{label} row {row + 1:,}")
     twice = np.flatnonzero(np.bincount(codes, minlength=len(ids)) > 1)
     if len(twice):
         first, second = np.flatnonzero(codes == twice[0])[:2] + 1
@@ -104,12 +108,16 @@ def table_of(frame: pa.Table, what: str, label: str) -> Table:
     return Table(Ids(ids, what), columns, guessed_roles(columns.column_names))
 
 
-def _coded_in(
+def coded_in(
     source: Source, what: Literal["user", "item"], unknown: Unknown
 ) -> tuple[Table, Int32[np.ndarray, " rows"]]:
-    """The table of items or users, and the code of each row in it; -1 for those to be dropped."""
+    """The table of items or users, and the code of each row in it; -1 for those to be dropped.
+
+    Raises:
+        DataError: a row names what is not in the table, and `unknown` is "refuse".
+    """
     table_label = source.items_label if what == "item" else source.users_label
-    codes, ids = _coded(source.events.column(what), f"{what} id", source.at)
+    codes, ids = coded(source.events.column(what), f"{what} id", source.at)
     table = source.items if what == "item" else source.users
     if table is None:
         return Table(Ids(ids, what)), codes
@@ -123,7 +131,8 @@ def _coded_in(
         ]
         key = table.column_names[0]
         more = known.frame.take(pa.array([*range(len(known)), *[None] * len(missing)], pa.int64()))
-        known = table_of(more.add_column(0, key, [pa.array(names)]), what, table_label)
+        columns = {name: more.column(name) for name in more.column_names}  # perhaps none
+        known = table_of(pa.table({key: names, **columns}), what, table_label)
         place = known.ids.codes(ids)
     elif len(missing) and unknown == "refuse":
         row = int(np.flatnonzero(place[codes] < 0)[0])
@@ -134,8 +143,12 @@ def _coded_in(
     return known, place[codes]
 
 
-def _coded(column: pa.ChunkedArray, what: str, at: At) -> tuple[Int32[np.ndarray, " rows"], pa.Array]:
-    """For each row the rank of its id among the distinct ids, and those, sorted: all int64 or all string."""
+def coded(column: pa.ChunkedArray, what: str, at: At) -> tuple[Int32[np.ndarray, " rows"], pa.Array]:
+    """For each row the rank of its id among the distinct ids, and those, sorted: all int64 or all string.
+
+    Raises:
+        DataError: an id is missing, holds a line break or is neither an integer nor text.
+    """
     if not pa.types.is_dictionary(column.type):
         column = _integers_or_text(column, what, at).dictionary_encode()
     column = column.unify_dictionaries()
@@ -248,7 +261,7 @@ def _scaled(numbers: np.ndarray) -> Int64[np.ndarray, " rows"]:
 
 def _labels(source: Source, role: str) -> tuple[tuple[str, ...], np.ndarray]:
     """The sorted distinct labels of a column and the code of each row."""
-    codes, names = _coded(source.events.column(role), role, source.at)
+    codes, names = coded(source.events.column(role), role, source.at)
     if role == "kind" and len(names) > np.iinfo(np.int16).max:
         raise DataError(
             f"{source.label}: the kind column has {len(names):,} different values. Pass over it: --columns kind=-"

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import UInt8
 
+from itemic.data.dialogues import Dialogues
 from itemic.data.interactions import COLUMNS, Interactions
 from itemic.data.query import EvalSet, Query
 from itemic.data.ragged import Ragged
@@ -30,7 +31,7 @@ from itemic.version import VERSION
 FORMAT, FORMAT_VERSION = "itemic-dataset", 1
 TRAIN, VALID, TEST, VALID_HISTORY, TEST_HISTORY, UNUSED = 0, 1, 2, 3, 4, 255
 DECLARED = ("baskets", "dialogues", "queries", "judgements", "links", "regions")
-"""Tables that a manifest may hold beside items, users and interactions; kept as they are until something reads them."""
+"""Tables that a manifest may hold beside items, users and interactions; what nothing reads yet is kept as it is."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Dataset:
     ordered: bool = False
     """Whether rows without a time stand in the order in which they happened."""
     extras: Mapping[str, pa.Table] = field(default_factory=dict)
-    """Declared tables that nothing reads yet, by name."""
+    """Declared tables by name, as they are kept on disk; `dialogues` reads the one of that name."""
     features: Mapping[str, "np.ndarray | Path"] = field(default_factory=dict)
     """Vectors of all items by name, as arrays or `.npy` files; `feature` opens one."""
     unknown: Mapping[str, Any] = field(default_factory=dict)
@@ -119,12 +120,35 @@ class Dataset:
         return from_frame(frame, items=items, users=users, columns=columns, test=test, name=name, repeats=repeats)
 
     @classmethod
+    def from_dialogues(cls, frame: Any, *, items: Any = None, name: str = "data", repeats: bool = True) -> "Dataset":
+        """The dataset of a table of turns: a Polars, pandas or Arrow table, or a dict of columns, a row a turn.
+
+        Columns: `dialogue`; `role`, user or recommender; `text`; `items`, a list of the items that the turn names.
+        There may be `starts` and `ends`, where in the text each stands; `liked` (1, 0, missing) and `recommended`, by
+        default what a recommender names; `user`, by default each dialogue is one; `part`: train, valid or test.
+
+        What is named becomes interactions of the user, but for what was not liked, so any system can be fitted. With
+        `repeats` an item that was named may be recommended still.
+
+        >>> turns = {"dialogue": [1, 1], "role": ["user", "recommender"], "text": ["Heat was good.", "See Ronin."]}
+        >>> data = Dataset.from_dialogues({**turns, "items": [["heat"], ["ronin"]]})
+        >>> data.interactions.histories().to_lists(), data.dialogues.cases().relevant.to_lists()
+        ([[0, 1]], [[1]])
+
+        Raises:
+            DataError: a column is missing or holds what it cannot; the message names row and value.
+        """
+        from itemic.data.importing import from_dialogues
+
+        return from_dialogues(frame, items=items, name=name, repeats=repeats)
+
+    @classmethod
     def together(cls, sets: "Sequence[Dataset]", name: str | None = None) -> "Dataset":
         """Several datasets as one, with the users and items of all of them, none of them the same.
 
         Ids begin with the name of their dataset, which stands in the column `source` too; a table has the columns that
-        any of them has, null where one lacks it, and rows have those that all have. Feature matrices and splits are not
-        kept: split the whole, or put train parts together.
+        any of them has, null where one lacks it, and rows have those that all have. Dialogues are those of all. Feature
+        matrices and splits are not kept: split the whole, or put train parts together.
 
         >>> cups = {"item": [7, 8], "title": ["x", "y"]}
         >>> a = Dataset.from_frame({"user": [1, 1], "item": [7, 8]}, items=cups, name="a")
@@ -172,7 +196,7 @@ class Dataset:
                     raise ValueError(f"interactions/{what}.npy holds codes that are not those of its {n:,} {what}s")
             split, official = manifest.get("split"), manifest.get("official")
             extras = {name: pq.read_table(folder / f"{name}.parquet") for name in DECLARED if name in tables}
-            return cls(
+            opened = cls(
                 items,
                 users,
                 interactions,
@@ -186,6 +210,9 @@ class Dataset:
                 unknown=_unknown(manifest),
                 path=folder,
             )
+            if "dialogues" in extras:
+                _ = opened.dialogues  # read now, so that what is wrong with them is told at once
+            return opened
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             reason = str(error).splitlines()[0].rstrip(".")
             raise DataError(f"{folder} is damaged: {reason}. Import the data again or restore the folder.") from error
@@ -330,8 +357,24 @@ class Dataset:
         return matrix
 
     @cached_property
+    def dialogues(self) -> Dialogues:
+        """What people said to a recommender and what it answered.
+
+        Raises:
+            DataError: there are no dialogues.
+        """
+        from itemic.data.turns import from_table
+
+        if "dialogues" not in self.extras:
+            raise DataError(
+                f"{self.name} has no dialogues. Import some: itemic data import FOLDER. A part of a split has them if "
+                "it was split by dialogues."
+            )
+        return from_table(self.extras["dialogues"], self.n_users, self.n_items)
+
+    @cached_property
     def fingerprint(self) -> str:
-        """A hash of ids and interactions: equal for equal data in the same order, on any machine."""
+        """A hash of ids, interactions and dialogues: equal for equal data in the same order, on any machine."""
         sha = hashlib.blake2b(digest_size=16)
         sha.update((self.items.ids.digest() + self.users.ids.digest()).encode())
         for name in ("user", "item", "time", "rating", "weight"):
@@ -341,10 +384,16 @@ class Dataset:
                 continue
             for start in range(0, len(column), 1 << 22):
                 sha.update(np.ascontiguousarray(column[start : start + (1 << 22)]).data)
+        if "dialogues" in self.extras:
+            sha.update(self.dialogues.digest().encode())
         return sha.hexdigest()
 
     def part(self, *parts: int) -> "Dataset":
-        """The interactions of these parts of the split as a dataset of their own, with the same users and items."""
+        """The interactions of these parts of the split as a dataset of their own, with the same users and items.
+
+        A split by dialogues keeps what was said up to the first turn of another part; of other splits none is kept,
+        as dialogues tell what was held out.
+        """
         if self.split is None:
             return self
         named = {TRAIN: "train", VALID: "valid", TEST: "test"}
@@ -355,7 +404,13 @@ class Dataset:
             "part": "+".join(named[p] for p in parts),
         }
         kept = self.interactions.select(np.isin(self.split.part, parts))
-        return replace(self, interactions=kept, split=None, official=None, extras={}, origin=origin)
+        extras = {}
+        if self.split.how["by"] == "dialogues":
+            from itemic.data.splits import divided
+            from itemic.data.turns import to_table
+
+            extras["dialogues"] = to_table(divided(self).until_held_out(*parts))
+        return replace(self, interactions=kept, split=None, official=None, extras=extras, origin=origin)
 
     @cached_property
     def train(self) -> "Dataset":
@@ -377,6 +432,11 @@ class Dataset:
         if self.split is None:
             raise DataError(f"{self.name} has no split. Make one: itemic data split {self.path or 'DIR'}")
         log, part = self.interactions, self.split.part
+        unseen = np.bincount(log.item[part == TRAIN], minlength=self.n_items) == 0
+        if self.split.how["by"] == "dialogues":
+            from itemic.data.splits import divided
+
+            return replace(divided(self).cases(target, self.repeats), label=self.split.label, unseen=unseen)
         wanted = log.select(part == target)
         user, item = wanted.distinct_pairs()
         asking = np.unique(user)
@@ -384,7 +444,6 @@ class Dataset:
         query = self.query_of(asking, known)
         trained = np.bincount(log.user[part == TRAIN], minlength=self.n_users)[asking] > 0
         query = replace(query, user=np.where(trained, asking, -1).astype(np.int32))
-        unseen = np.bincount(log.item[part == TRAIN], minlength=self.n_items) == 0
         skipped = self.n_users - len(asking)
         return EvalSet(query, relevant, n_skipped=skipped, label=self.split.label, users=asking, unseen=unseen)
 

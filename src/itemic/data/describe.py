@@ -11,6 +11,7 @@ import pyarrow.compute
 from jaxtyping import Int64
 
 from itemic.data.dataset import TEST, TEST_HISTORY, TRAIN, UNUSED, VALID, VALID_HISTORY, Dataset
+from itemic.data.dialogues import Dialogues
 from itemic.data.filters import iso
 from itemic.data.html import chart, figure_svg, page, table
 from itemic.data.interactions import Interactions
@@ -63,6 +64,8 @@ class Description:
     """Those of them that also have the same time and kind as another; none where order stands in for the time."""
     kinds: Mapping[str, int]
     n_sessions: int | None
+    dialogues: Mapping[str, int] | None
+    """dialogues, turns, mentions, recommendations, and how many of the mentions are known to be liked and not liked."""
     missing: Mapping[str, int]
     """Items without a value, by column, for the columns with a role (title, text, image)."""
     split: Mapping[str, Any] | None
@@ -93,6 +96,12 @@ class Description:
             facts.append(("kinds", ", ".join(f"{name} {count:,}" for name, count in self.kinds.items())))
         if self.n_sessions is not None:
             facts.append(("sessions", f"{self.n_sessions:,}"))
+        if self.dialogues:
+            talk = self.dialogues
+            said = talk["liked"] + talk["not_liked"]
+            liked = f"; {_percent(talk['liked'] / said)} of {said:,} were liked" if said else ""
+            counts = ", ".join(f"{talk[name]:,} {name}" for name in ("turns", "mentions", "recommendations"))
+            facts.append(("dialogues", f"{talk['dialogues']:,} ({counts}{liked})"))
         if self.missing:
             facts.append(("missing", ", ".join(f"{name} {count:,}" for name, count in self.missing.items())))
         if self.split:
@@ -170,6 +179,7 @@ def describe(dataset: Dataset) -> Description:
         n_duplicates=n_duplicates,
         kinds={} if log.kind is None else _named_counts(log),
         n_sessions=None if log.session is None else _n_sessions(log),
+        dialogues=_dialogues(dataset.dialogues) if "dialogues" in dataset.extras else None,
         missing=_missing(dataset.items),
         split=_split(dataset),
     )
@@ -253,6 +263,18 @@ def _n_sessions(log: Interactions) -> int:
     """Different (user, session)."""
     assert log.session is not None
     return len(np.unique((log.user.astype(np.int64) << 32) + log.session))
+
+
+def _dialogues(talk: Dialogues) -> dict[str, int]:
+    turns = talk.turns
+    return {
+        "dialogues": len(talk),
+        "turns": len(turns),
+        "mentions": len(turns.liked),
+        "recommendations": int(turns.recommended.sum()),
+        "liked": int((turns.liked == 1).sum()),
+        "not_liked": int((turns.liked == 0).sum()),
+    }
 
 
 def _missing(items: Table) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 Each returns a new dataset; a split in place stays with the rows that remain. With `compact`, users and items without
 interactions are taken out of their tables too (their ids stay what they were); without it, they keep their places.
+Dialogues are left out, as they tell of the interactions that went.
 """
 
 import re
@@ -149,7 +150,8 @@ def sessions(dataset: Dataset, pause: "str | int | None" = None) -> Dataset:
     made = replace(log, user=session.astype(np.int32), n_users=len(users), session=None)
     order = made.order()
     made = made if order is None else made.select(order)
-    return replace(dataset, users=users, interactions=made, split=None, official=None, path=None)
+    extras = without_dialogues(dataset)
+    return replace(dataset, users=users, interactions=made, extras=extras, split=None, official=None, path=None)
 
 
 def _starts_of(user: Int32[np.ndarray, " rows"], session: Int32[np.ndarray, " rows"]) -> Int64[np.ndarray, " rows"]:
@@ -223,11 +225,17 @@ def _kept(dataset: Dataset, rows: Rows, what: str, mend: str, compact: bool) -> 
         interactions=log,
         users=users,
         items=items,
+        extras=without_dialogues(dataset),
         features=features,
         split=None if part is None else Split(part.part[rows], part.how),
         official=None if dataset.official is None else dataset.official[rows],
         path=None,
     )
+
+
+def without_dialogues(dataset: Dataset) -> dict[str, pa.Table]:
+    """The declared tables of a dataset but for its dialogues."""
+    return {name: table for name, table in dataset.extras.items() if name != "dialogues"}
 
 
 def _renumbered(codes: Int32[np.ndarray, " rows"]) -> tuple[Int64[np.ndarray, " used"], Int32[np.ndarray, " rows"]]:

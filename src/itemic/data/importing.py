@@ -28,6 +28,7 @@ from itemic.data.readers.tables import (
     read_json,
     read_parquet,
     read_table,
+    read_turns,
     text_suffix,
 )
 from itemic.data.table import Table, guessed_roles
@@ -64,6 +65,18 @@ def from_frame(
     return dataset_of(source, name, repeats=repeats)
 
 
+def from_dialogues(frame: Any, *, items: Any = None, name: str = "data", repeats: bool = True) -> Dataset:
+    """The dataset of a table of turns, a frame or a dict of columns; see `Dataset.from_dialogues`.
+
+    Raises:
+        DataError: a column is missing or holds what it cannot; the message names row and value.
+    """
+    source = Source(pa.table({}), "the table of turns", turns=_arrow(frame), repeats=repeats)
+    if items is not None:
+        source = replace(source, items=id_first(_arrow(items), "item", source="the item table"))
+    return dataset_of(source, name)
+
+
 def import_files(
     events: str | Path,
     *,
@@ -90,6 +103,10 @@ def import_files(
     source = _read(path, form, columns)
     held = {VALID: valid, TEST: test}
     parts = {part: read_events(Path(file), columns) for part, file in held.items() if file is not None}
+    if parts and source.turns is not None:
+        raise DataError(
+            f"{path} holds dialogues, whose parts stand beside their turns. Name them there: train, valid, test."
+        )
     if parts:
         source = in_parts({TRAIN: source, **parts}, source.label)
     if items is not None:
@@ -210,6 +227,7 @@ FORMS: dict[str, Callable[[Path, Columns], Source]] = {
     "recbole": read_recbole,
     "lightgcn": read_lightgcn,
     "sequences": read_sequences,
+    "dialogues": read_turns,
 }
 """What reads each form, by the name that `--form` takes."""
 

@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     import polars as pl
 
     from itemic.data.dataset import Dataset
+    from itemic.data.dialogues import Dialogues
 
 ItemSets = Ragged | Int32[np.ndarray, " items"]
 """Item codes for each request, or one array of them shared by all requests."""
+ROWS = ("user", "history", "basket", "dialogue", "candidates", "exclude")
+"""The fields that have a row a request."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Query:
     """How much each counts, aligned with history.values."""
     basket: Ragged | None = None
     """Items that go together, without order."""
+    dialogue: "Dialogues | None" = None
+    """What was said so far."""
     context: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Facts about the asker or the moment by name, one value a request."""
     candidates: ItemSets | None = None
@@ -72,7 +77,7 @@ class Query:
         return self.n
 
     def _rows(self) -> dict[str, Any]:
-        named = {name: getattr(self, name) for name in ("user", "history", "basket", "candidates", "exclude")}
+        named = {name: getattr(self, name) for name in ROWS}
         shared = {"candidates", "exclude"}
         present = {k: v for k, v in named.items() if v is not None and (k not in shared or isinstance(v, Ragged))}
         return present | dict(self.context)
@@ -86,7 +91,7 @@ class Query:
         changed: dict[str, Any] = {"n": len(rows), "context": {k: v[rows] for k, v in self.context.items()}}
         for name, value in self._rows().items():
             if name not in self.context:
-                changed[name] = value.take(rows) if isinstance(value, Ragged) else value[rows]
+                changed[name] = value.take(rows)
         if self.history is not None and self._aligned():
             where = self.history.positions(rows)
             changed |= {name: value[where] for name, value in self._aligned().items()}
@@ -98,7 +103,7 @@ class Query:
         changed: dict[str, Any] = {"n": stop - start, "context": {k: v[start:stop] for k, v in self.context.items()}}
         for name, value in self._rows().items():
             if name not in self.context:
-                changed[name] = value.block(start, stop) if isinstance(value, Ragged) else value[start:stop]
+                changed[name] = value[start:stop] if isinstance(value, np.ndarray) else value.block(start, stop)
         if self.history is not None and self._aligned():
             first, last = self.history.offsets[start], self.history.offsets[stop]
             changed |= {name: value[first:last] for name, value in self._aligned().items()}

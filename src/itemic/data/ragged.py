@@ -74,9 +74,7 @@ class Ragged:
     def positions(self, rows: "np.ndarray | Sequence[int]") -> Int64[np.ndarray, " n"]:
         """Where the values of these rows stand in `values`, row after row."""
         rows = np.asarray(rows, dtype=np.int64)
-        starts, lengths = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
-        shift = np.repeat(starts - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths) if len(rows) else starts
-        return (np.arange(int(lengths.sum()), dtype=np.int64) + shift).astype(np.int64)
+        return runs(self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows])
 
     def take(self, rows: "np.ndarray | Sequence[int]") -> "Ragged":
         """These rows, in this order."""
@@ -109,3 +107,13 @@ class Ragged:
 
     def to_lists(self) -> list[list]:
         return [row.tolist() for row in self]
+
+
+def runs(starts: Int64[np.ndarray, " n"], lengths: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " values"]:
+    """Consecutive numbers from each start, as many as its length, run after run.
+
+    >>> runs(np.array([5, 2, 9]), np.array([2, 0, 3])).tolist()
+    [5, 6, 9, 10, 11]
+    """
+    shift = np.asarray(starts, np.int64) - np.concatenate([[0], np.cumsum(lengths)])[:-1]
+    return np.arange(int(lengths.sum()), dtype=np.int64) + np.repeat(shift, lengths)

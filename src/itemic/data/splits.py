@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
 from itemic.data.dataset import TEST, TEST_HISTORY, TRAIN, UNUSED, VALID, VALID_HISTORY, Dataset, Split
+from itemic.data.dialogues import RECOMMENDED, Dialogues
 from itemic.data.interactions import Interactions
 from itemic.errors import DataError, LeakError, did_you_mean
 
@@ -47,8 +48,12 @@ def split(
     - `items`: these shares of the items with five or more interactions are not trained on at all.
     - `cold`: this share (`test`) of the same items is test as a whole, and of what is left the last of each user, as in
       `last`: one fit answers for warm, cold and mixed lists (the protocols of `evaluate`).
+    - `dialogues`: turns of a recommender that are the test part are to be found from what was said before. The parts
+      that came with the dialogues, else these shares of the dialogues whole. What was said after a held-out turn is
+      not trained on.
     - `official`: the split that came with the data, as it is.
-    - `auto`: official, else time, else last if rows stand in order, else random, whichever is possible first.
+    - `auto`: dialogues, else official, else time, else last if rows stand in order, else random, whichever is possible
+      first.
 
     Unless the dataset declares repeats, a test interaction whose user already had the item in an earlier part (or in
     the history it is found from) could never be found, because seen items are masked. It becomes unused, and
@@ -71,7 +76,7 @@ def split(
     if by in ("last", "cold"):
         how |= {} if valid else {"valid": 0.0}
         how |= {"test": test, "seed": seed} if by == "cold" else {}
-    elif by != "official":
+    elif by != "official" and not (by == "dialogues" and is_divided(dataset)):
         how |= {"test": test, "valid": valid} | ({} if by in ("time", "sessions") else {"seed": seed})
     part = SPLITTERS[by](dataset, test, valid, np.random.Generator(np.random.PCG64(seed)))
     _check_parts(part, by, test)
@@ -113,7 +118,32 @@ def check_leak(dataset: Dataset) -> None:
         )
 
 
+def divided(dataset: Dataset) -> Dialogues:
+    """The dialogues of a dataset that is split by dialogues, each turn with its part."""
+    assert dataset.split is not None
+    how = dataset.split.how
+    if "seed" not in how:
+        return dataset.dialogues
+    rng = np.random.Generator(np.random.PCG64(how["seed"]))
+    return _drawn_dialogues(dataset.dialogues, how["test"], how["valid"], rng)
+
+
+def as_given(dataset: Dataset) -> Dataset:
+    """The dataset split as its dialogues came, even if that leaves nothing to train or test on."""
+    part = _of_turns(dataset, dataset.dialogues)
+    if not dataset.repeats:
+        part[_repeated(dataset.interactions, part)] = UNUSED
+    return replace(dataset, split=Split(part, {"by": "dialogues"}))
+
+
+def is_divided(dataset: Dataset) -> bool:
+    """Whether the dialogues came with a split of their own."""
+    return bool((dataset.dialogues.turns.part != TRAIN).any())
+
+
 def _auto(dataset: Dataset) -> str:
+    if "dialogues" in dataset.extras:
+        return "dialogues"
     if dataset.official is not None:
         return "official"
     if dataset.interactions.time is not None:
@@ -163,6 +193,7 @@ def _check_parts(part: Parts, by: str, test: float) -> None:
             "users": f"too few users have {MIN_PER_USER} or more for a share of {test}",
             "items": f"too few items have {MIN_PER_ITEM} or more for a share of {test}",
             "cold": f"too few items have {MIN_PER_ITEM} or more for a share of {test}",
+            "dialogues": f"no dialogue is marked so, or too few recommend anything for a share of {test}",
             "official": "it marks none as test",
         }.get(by, f"a share of {test} is less than one")
         raise DataError(
@@ -253,6 +284,35 @@ def _by_cold(dataset: Dataset, test: float, valid: float, rng: np.random.Generat
     return part
 
 
+def _by_dialogues(dataset: Dataset, test: float, valid: float, rng: np.random.Generator) -> Parts:
+    talk = dataset.dialogues
+    return _of_turns(dataset, talk if is_divided(dataset) else _drawn_dialogues(talk, test, valid, rng))
+
+
+def _of_turns(dataset: Dataset, talk: Dialogues) -> Parts:
+    """The part of the turn of each interaction; what a held-out turn names without recommending it is history."""
+    log, turn = talk.interactions(dataset.n_users, dataset.n_items)
+    ours = dataset.interactions
+    if not (np.array_equal(log.user, ours.user) and np.array_equal(log.item, ours.item)):
+        raise DataError(
+            f"split by dialogues needs the interactions that are in them; {dataset.name} has others. Split by time, "
+            "last or random."
+        )
+    part = talk.turns.part[turn]
+    history = np.where(part == TEST, TEST_HISTORY, VALID_HISTORY)
+    sought = np.where((part == TRAIN) | (log.kind == RECOMMENDED), part, history).astype(np.uint8)
+    held_out_from = talk.held_out_from(TRAIN)[np.searchsorted(talk.first, turn, "right") - 1]
+    sought[(part == TRAIN) & (turn >= held_out_from)] = UNUSED
+    return sought
+
+
+def _drawn_dialogues(talk: Dialogues, test: float, valid: float, rng: np.random.Generator) -> Dialogues:
+    """With these shares of the dialogues that recommend anything as test and validation part."""
+    owner = np.repeat(np.arange(len(talk)), talk.lengths)
+    recommends = np.bincount(owner[talk.turns.recommends], minlength=len(talk)) > 0
+    return replace(talk, turns=replace(talk.turns, part=_drawn(recommends, test, valid, rng)[owner]))
+
+
 def _official(dataset: Dataset, test: float, valid: float, rng: np.random.Generator) -> Parts:
     assert dataset.official is not None
     return np.asarray(dataset.official, np.uint8)
@@ -266,6 +326,7 @@ SPLITTERS: dict[str, Splitter] = {
     "sessions": _by_sessions,
     "items": _by_items,
     "cold": _by_cold,
+    "dialogues": _by_dialogues,
     "official": _official,
 }
 

@@ -1,6 +1,7 @@
 """Several datasets as one: for models that learn from many catalogues at once."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,12 @@ import pyarrow as pa
 import pyarrow.compute
 from jaxtyping import Int16
 
-from itemic.data.dataset import Dataset
+from itemic.data.dataset import TRAIN, Dataset
 from itemic.data.ids import Ids
 from itemic.data.interactions import COLUMNS, Interactions
+from itemic.data.ragged import Ragged
 from itemic.data.table import Table
+from itemic.data.turns import to_table
 from itemic.errors import DataError
 
 pc: Any = pyarrow.compute  # its functions are made at import, out of a type checker's sight
@@ -41,6 +44,7 @@ def together(sets: Sequence[Dataset], name: str | None = None) -> Dataset:
         _rows([data.users for data in sets], names),
         Interactions(user, item, int(n_users[-1]), int(n_items[-1]), **kept, kinds=kinds if "kind" in kept else ()),
         name=name or "+".join(names),
+        extras=_dialogues(sets, n_users, n_items),
         repeats=any(data.repeats for data in sets),
         ordered=all(data.ordered or data.interactions.time is not None for data in sets),
     )
@@ -51,6 +55,21 @@ def _column(log: Interactions, name: str, kinds: Sequence[str]) -> np.ndarray:
         return log.columns[name]
     number: Int16[np.ndarray, " kinds"] = np.array([kinds.index(kind) for kind in log.kinds], np.int16)
     return number[log.columns[name]]
+
+
+def _dialogues(sets: Sequence[Dataset], n_users: np.ndarray, n_items: np.ndarray) -> dict[str, pa.Table]:
+    """The dialogues of all sets that have any, in the codes of the whole and without parts."""
+    tables = []
+    for data, user, item in zip(sets, n_users, n_items):
+        if "dialogues" not in data.extras:
+            continue
+        talk, prefix = data.dialogues, pa.scalar(f"{data.name}/")
+        turns, mentions = talk.turns, talk.turns.mentions
+        moved = Ragged((mentions.values + item).astype(np.int32), mentions.offsets)
+        turns = replace(turns, mentions=moved, part=np.full(len(turns), TRAIN, np.uint8))
+        ids = pc.binary_join_element_wise(prefix, talk.ids.cast(pa.string()), "")
+        tables.append(to_table(replace(talk, turns=turns, ids=ids, user=(talk.user + user).astype(np.int32))))
+    return {"dialogues": pa.concat_tables(tables)} if tables else {}
 
 
 def _rows(tables: Sequence[Table], names: Sequence[str]) -> Table:

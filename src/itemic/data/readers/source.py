@@ -36,9 +36,14 @@ class Source:
     """What else to say about the official split, such as mask_valid."""
     starts: tuple[tuple[int, str], ...] = ()
     """Where several tables were joined: the first row of each, and what messages call it."""
+    rows: np.ndarray | None = None
+    """The row of the file that each event comes from, where they are not the same."""
+    turns: pa.Table | None = None
+    """Dialogues, a row a turn (see `itemic.data.turns`); there are no other events then."""
 
     def at(self, row: int) -> str:
         """How messages name a row: counted from 1 in the table it came from, the header not counted."""
+        row = row if self.rows is None else int(self.rows[row])
         start, label = next(((s, name) for s, name in reversed(self.starts) if s <= row), (0, self.label))
         return f"{label} row {row - start + 1:,}"
 

@@ -93,6 +93,22 @@ def read_csv(path: Path, columns: Columns = None) -> Source:
     return source_of(table, found, str(path))
 
 
+def read_turns(path: Path, columns: Columns = None) -> Source:
+    """Dialogues in a Parquet file or JSON lines, a row a turn with a list of the items that it names.
+
+    Raises:
+        DataError: the file cannot be read, or is of another form.
+    """
+    if columns:
+        raise DataError(f"{path}: --columns cannot name the columns of turns. Call them dialogue, role, text, items.")
+    suffix = text_suffix(path)
+    if suffix not in (*PARQUET, *JSON):
+        raise DataError(f"{path} cannot hold lists of items. Give turns as Parquet or JSON lines.")
+    with readable(path):
+        table = pq.read_table(path) if suffix in PARQUET else _json_table(path)
+    return Source(pa.table({}), str(path), turns=table, repeats=True)
+
+
 def read_table(path: Path, what: str, column: str | None = None) -> pa.Table:
     """A table of items or users with all its columns, the id first and called `id`.
 
