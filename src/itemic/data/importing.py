@@ -14,10 +14,12 @@ from itemic.data.dataset import TEST, TRAIN, VALID, Dataset
 from itemic.data.ids import Ids
 from itemic.data.query import EvalSet
 from itemic.data.ragged import Ragged
+from itemic.data.readers.inspired import is_inspired, read_inspired
 from itemic.data.readers.known import KNOWN, is_known
 from itemic.data.readers.lists import no_columns, part_file, read_lightgcn, read_sequences
 from itemic.data.readers.movielens import is_movielens, read_movielens
 from itemic.data.readers.recbole import is_recbole, read_recbole
+from itemic.data.readers.redial import is_redial, read_redial
 from itemic.data.readers.source import Source, in_parts, source_of
 from itemic.data.readers.tables import (
     TABLES,
@@ -228,6 +230,8 @@ FORMS: dict[str, Callable[[Path, Columns], Source]] = {
     "lightgcn": read_lightgcn,
     "sequences": read_sequences,
     "dialogues": read_turns,
+    "redial": read_redial,
+    "inspired": read_inspired,
 }
 """What reads each form, by the name that `--form` takes."""
 
@@ -243,6 +247,10 @@ def _read(path: Path, form: str, columns: Columns) -> Source:
         return read_movielens(path, columns)
     if is_recbole(path):
         return read_recbole(path, columns)
+    if is_redial(path):
+        return read_redial(path, columns)
+    if is_inspired(path):
+        return read_inspired(path, columns)
     return _read_folder(path, columns) if path.is_dir() else _read_file(path, columns)
 
 
