@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from itemic.data import Ids, Table
 from itemic.data.matching import matched, plain, title_and_year
+from itemic.data.readers.known import known_set
 from itemic.errors import DataError
 
 
@@ -80,3 +81,11 @@ def test_items_without_titles_and_ids_cannot_be_matched():
     with pytest.raises(DataError) as caught:
         matched(films(["Heat (1995)"]), Table.of(Ids([1]), {"price": [2]}))
     assert str(caught.value) == "items cannot be matched: they have no column imdb_id or title. Columns: price."
+
+
+def test_most_films_of_redial_are_in_movielens(real_data):
+    ours, theirs = (known_set(real_data(name)) for name in ("crs-redial", "ml-latest-small"))
+    found = matched(ours.items, theirs.items)
+    assert (found.codes >= 0).sum() == 3910
+    assert found.by_id.sum() == 482
+    assert (found.codes >= 0)[ours.test.relevant.values].mean() == pytest.approx(0.7244, abs=1e-4)

@@ -242,6 +242,9 @@ PUBLISHED = {  # users, items, interactions as the README of each folder counts 
     "sessions-tmall": (91184, 40727, 812911),
     "sessions-nowplaying": (217901, 60416, 1541492),
     "bundle-clothing": (965, 4487, 6326),
+    "crs-opendialkg": (5170, 2965, 12337),  # of dialogues there is a user each, and what is named is an interaction
+    "crs-redial": (2318, 6576, 13629),
+    "crs-redial-dialogues": (1000, 2021, 6015),
 }
 
 

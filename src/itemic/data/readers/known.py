@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from itemic.data.building import dataset_of
 from itemic.data.dataset import TEST, TEST_HISTORY, TRAIN, Dataset
+from itemic.data.readers.crs import read_opendialkg, read_redial_cases, read_redial_dialogues
 from itemic.data.readers.lists import PARTS, read_lightgcn
 from itemic.data.readers.movielens import with_imdb_ids
 from itemic.data.readers.source import Source, in_parts, source_of
@@ -158,5 +159,8 @@ KNOWN = {
     "sessions-tmall": Known("train_sessions.parquet", _sessions),
     "sessions-nowplaying": Known("train_sessions.parquet", _sessions),
     "bundle-clothing": Known("user_item.csv.gz", _bundles),
+    "crs-opendialkg": Known("train.jsonl.gz", read_opendialkg),
+    "crs-redial": Known("test.jsonl.gz", read_redial_cases),
+    "crs-redial-dialogues": Known("valid.parquet", read_redial_dialogues),
 }
 """What reads each folder; the name of the folder is the name of the dataset."""
