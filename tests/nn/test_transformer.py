@@ -23,6 +23,8 @@ RULES = {
     "window": lambda q, k: masks.window(q, k, 1),
     "prefix": lambda q, k: masks.causal(q, k) | masks.prefix(q, k, 2),
     "before": lambda q, k: ~masks.causal(k, q),  # the first sees nothing
+    "near": masks.Near(2, 1),
+    "near behind": masks.Near(2, 0),
 }
 
 
@@ -104,7 +106,9 @@ def test_the_two_ways_to_attend_agree_where_no_weight_falls_away(monkeypatch, bl
     monkeypatch.setattr(attention, "BLOCK", block)
     q, k, v = (torch.randn(2, 2, 5, 4, dtype=torch.float64) for _ in range(3))
     bias, allow = torch.randn(2, 5, 5, dtype=torch.float64), torch.rand(5, 5) < 0.6
-    for mask in ({}, {"allow": allow}, {"causal": True}, {"bias": bias}, {"bias": bias, "causal": True}):
+    near, real = {"near": masks.Near(1, 2)}, masks.real(torch.tensor([5, 4]), 5)[:, None]
+    rules = [{}, {"allow": allow}, {"causal": True}, {"bias": bias}, {"bias": bias, "causal": True}]
+    for mask in (*rules, near, near | {"allow": real}, near | {"bias": bias}, {"near": masks.Near(2, 0)}):
         torch.testing.assert_close(attend(q, k, v, **mask, dropout=0.5), attend(q, k, v, **mask))
 
 
@@ -118,7 +122,10 @@ def test_dropout_takes_whole_weights_of_the_average():
 
 
 @pytest.mark.parametrize("block", [1 << 20, 40])
-@pytest.mark.parametrize("mask", [{}, {"allow": torch.eye(5).bool().roll(1, 0)}, {"causal": True}, {"bias": True}])
+@pytest.mark.parametrize(
+    "mask",
+    [{}, {"allow": torch.eye(5).bool().roll(1, 0)}, {"causal": True}, {"bias": True}, {"near": masks.Near(1, 1)}],
+)
 def test_the_gradient_of_attention_with_dropout_is_that_of_the_very_weights_that_stayed(monkeypatch, block, mask):
     monkeypatch.setattr(attention, "BLOCK", block)
     q, k, v = (torch.randn(2, 2, 5, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
@@ -151,6 +158,34 @@ def test_a_gradient_leaves_the_random_numbers_that_follow_alone():
             made.backward()
         after.append(torch.rand(1).item())
     assert after[0] == after[1]
+
+
+@pytest.mark.parametrize("mask", [{}, {"causal": True}, {"near": masks.Near(3, 3)}, {"near": masks.Near(3, 0)}])
+def test_attention_learns_in_bfloat16_what_it_learns_in_float64(monkeypatch, mask):
+    monkeypatch.setattr(attention, "ROWS", 8)
+    rng = Generator().manual_seed(0)
+    exact = [torch.randn(3, 2, 30, 16, dtype=torch.float64, generator=rng).bfloat16().double() for _ in range(4)]
+    made = []
+    for dtype in (torch.float64, torch.bfloat16):
+        *qkv, weights = (x.to(dtype) for x in exact)
+        qkv = [x.requires_grad_() for x in qkv]
+        found = attend(*qkv, **mask)
+        made.append([x.double() for x in (found.detach(), *torch.autograd.grad((found * weights).sum(), qkv))])
+    for one, other in zip(*made):
+        assert (one - other).norm() < 0.02 * one.norm()
+
+
+def test_queries_that_see_what_is_near_look_at_nothing_else(monkeypatch):
+    """Work in proportion to the window, not to the length: the keys that products are made with are counted."""
+    seen = []
+    monkeypatch.setattr(attention, "ROWS", 16)
+    made = attention._weights
+    monkeypatch.setattr(
+        attention, "_weights", lambda *given: (seen.append(w.shape[-1]) or (b, r, s, w) for b, r, s, w in made(*given))
+    )
+    x = torch.randn(1, 1, 160, 4, requires_grad=True)
+    attend(x, x, x, near=masks.Near(8, 4), dropout=1e-9)
+    assert seen == [20, *[28] * 8, 24]
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=12))

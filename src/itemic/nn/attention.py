@@ -15,7 +15,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from itemic.nn import masks
 from itemic.nn.dropout import share, stays
-from itemic.nn.masks import NEVER, Rule
+from itemic.nn.masks import NEVER, Near, Rule
 from itemic.nn.packing import Packing
 from itemic.nn.positions import Positions
 from itemic.nn.products import usual_products
@@ -23,7 +23,7 @@ from itemic.nn.products import usual_products
 BLOCK = 1 << 20
 """Weights of attention made at a time where dropout falls on them: 4 MB, which stay in the cache of a CPU."""
 ROWS = 64
-"""Queries of a history made at a time where each sees what came before: few, so that little of what comes after is."""
+"""Queries of a history made at a time where each sees a part of it: few, so that little of the rest is."""
 
 
 def attend(
@@ -34,20 +34,26 @@ def attend(
     bias: Float[Tensor, "..."] | None = None,
     *,
     causal: bool = False,
+    near: Near | None = None,
     dropout: float = 0.0,
 ) -> Float[Tensor, "*batch queries width"]:
     """The values of each query's keys, averaged by softmax of q·k/√dim + bias; zeros for a query that may see nothing.
 
     `allow` and `bias` are [..., queries, keys] and spread over the batch; `causal` lets query n see the keys up to n,
-    in place of `allow`. `dropout` is the chance of each weight of the average to fall away.
+    in place of `allow`, `near` those near n that `allow` lets it see too. `dropout` is the chance of each weight of the
+    average to fall away.
 
     >>> x = torch.eye(2)[None, None]
     >>> attend(x, x, x, allow=torch.tensor([[True, False], [False, False]]))
     tensor([[[[1., 0.],
               [0., 0.]]]])
     """
-    if dropout and q.device.type == "cpu":
-        return _WithDropout.apply(q, k, v, allow, bias, causal, dropout)
+    if q.device.type == "cpu" and (dropout or (q.dtype == torch.bfloat16 and q.requires_grad)):
+        near = Near(k.shape[-2], 0) if causal else near
+        return _InBlocks.apply(q, k, v, allow, bias, near, dropout)
+    if near is not None:
+        within = near(*(torch.arange(x.shape[-2], device=q.device) for x in (q, k)))
+        allow = within if allow is None else allow & within
     if causal and bias is not None:
         allow, causal = _tril(q.shape[-2], k.shape[-2]).to(q.device), False
     mask = allow
@@ -57,8 +63,9 @@ def attend(
         return scaled_dot_product_attention(q, k, v, mask, dropout, causal)
 
 
-class _WithDropout(torch.autograd.Function):
-    """The same, some queries at a time: torch's own way with dropout takes several times as long on a CPU.
+class _InBlocks(torch.autograd.Function):
+    """The same, some queries at a time: torch's own way takes several times as long on a CPU, with dropout and, forth
+    and back, in bfloat16.
 
     The gradient makes the weights again with the same random bits, so that memory grows with tokens, not with pairs.
     """
@@ -66,14 +73,22 @@ class _WithDropout(torch.autograd.Function):
     @staticmethod
     @custom_fwd(device_type="cpu")
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, allow: Tensor | None, bias: Tensor | None, causal: bool, p: float
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        allow: Tensor | None,
+        bias: Tensor | None,
+        near: Near | None,
+        p: float,
     ) -> Tensor:
-        ctx.causal, ctx.p, ctx.random = causal, p, torch.get_rng_state()
+        ctx.near, ctx.p, ctx.random = near, p, torch.get_rng_state()
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
         worth = v * share(p)
         made = torch.empty(*q.shape[:-1], v.shape[-1], dtype=v.dtype)
-        for batch, rows, seen, weights in _weights(q, k, allow, bias, causal):
-            weights.mul_(stays(weights.shape, p, weights.dtype))
+        for batch, rows, seen, weights in _weights(q, k, allow, bias, near):
+            if p:
+                weights.mul_(stays(weights.shape, p, weights.dtype))
             made[batch][..., rows, :] = weights @ worth[batch][..., seen, :]
         ctx.save_for_backward(q, k, v, allow, bias, made)
         return made
@@ -90,11 +105,12 @@ class _WithDropout(torch.autograd.Function):
         by_made, steep_q, steep_k = by_made * share(ctx.p), q * scale, k * scale
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(ctx.random)
-            for batch, rows, seen, weights in _weights(q, k, allow, bias, ctx.causal):
-                by, stay = by_made[batch][..., rows, :], stays(weights.shape, ctx.p, weights.dtype)
-                by_v[batch][..., seen, :] += (weights * stay).mT @ by
+            for batch, rows, seen, weights in _weights(q, k, allow, bias, ctx.near):
+                by, stay = by_made[batch][..., rows, :], stays(weights.shape, ctx.p, weights.dtype) if ctx.p else None
+                by_v[batch][..., seen, :] += (weights if stay is None else weights * stay).mT @ by
                 by_weights = (by @ v[batch][..., seen, :].mT).to(weights.dtype)
-                by_logits = by_weights.mul_(stay).sub_(mean[batch][..., rows, :]).mul_(weights)
+                by_weights = by_weights if stay is None else by_weights.mul_(stay)
+                by_logits = by_weights.sub_(mean[batch][..., rows, :]).mul_(weights)
                 if by_bias is not None:
                     part = _part(by_bias, batch, q)[..., rows, seen]
                     part += by_logits.sum_to_size(part.shape)
@@ -105,25 +121,27 @@ class _WithDropout(torch.autograd.Function):
 
 
 def _weights(
-    q: Tensor, k: Tensor, allow: Tensor | None, bias: Tensor | None, causal: bool
+    q: Tensor, k: Tensor, allow: Tensor | None, bias: Tensor | None, near: Near | None
 ) -> Iterator[tuple[slice, slice, slice, Tensor]]:
     """The softmax of some queries of some of the batch after the others: which of the batch, which queries, the keys
     they may see at most, and the weights."""
     n_batch, n, n_keys = len(q), q.shape[-2], k.shape[-2]
     a_row = max(1, q.shape[1:-2].numel() * n_keys)
-    size = max(1, min(n, BLOCK // a_row, ROWS if causal else n))
+    size = max(1, min(n, BLOCK // a_row, ROWS if near else n))
     many = max(1, BLOCK // (a_row * size))
     blind = allow is not None and not bool(allow.any(-1).all())
     for first, start in product(range(0, n_batch, many), range(0, n, size)):
         batch, rows = slice(first, min(first + many, n_batch)), slice(start, min(start + size, n))
-        seen = slice(0, rows.stop if causal else n_keys)
+        seen = slice(0, n_keys)
+        if near is not None:
+            seen = slice(max(0, start - near.before), min(n_keys, rows.stop + near.after))
         logits = (q[batch][..., rows, :] / sqrt(q.shape[-1])) @ k[batch][..., seen, :].mT
         if bias is not None:
             logits = logits + _part(bias, batch, q)[..., rows, seen]
-        if causal:
-            logits += _never(_tril(*logits.shape[-2:], start), logits)
-        elif allow is not None:
-            allow_ = _part(allow, batch, q)
+        if near is not None:
+            logits += _never(near(torch.arange(start, rows.stop), torch.arange(seen.start, seen.stop)), logits)
+        if allow is not None:
+            allow_ = _part(allow, batch, q)[..., seen]
             allowed = allow_ if allow_.shape[-2] == 1 else allow_[..., rows, :]
             logits += _never(allowed, logits)
             if blind:  # rows that see nothing
@@ -274,7 +292,7 @@ def _packed(q: Tensor, k: Tensor, v: Tensor, where: Where, start: int, dropout: 
     assert not isinstance(rule, Tensor), "packed tokens take a rule of places, not a mask"
     if positions is not None and type(positions).bias is Positions.bias:
         positions = None
-    causal = rule is masks.causal
+    causal, near = rule is masks.causal, rule if isinstance(rule, Near) else None
     if (rule is None or causal) and positions is None and dropout == 0 and runs_unpadded(q):
         from torch.nn.attention.varlen import varlen_attn  # takes a second to import
 
@@ -287,13 +305,16 @@ def _packed(q: Tensor, k: Tensor, v: Tensor, where: Where, start: int, dropout: 
     for n, (bucket, *qkv) in enumerate(zip(packing.buckets, *map(packing.split, (q, k, v)))):
         places = torch.arange(bucket.longest, device=q.device)
         allow = bias = None
-        if not causal:  # a causal rule hides padding by itself, as it comes last
+        if near is not None:
+            allow = bucket.real if near.after else None
+        elif not causal:  # a rule that looks back alone hides padding by itself, as it comes last
             allow = bucket.real if rule is None else bucket.real & rule(places, places)
         if positions is not None:
             at = places if pos is None else pos[n]
             bias = positions.bias(at, at)
         q, k, v = (tensor.transpose(1, 2) for tensor in qkv)
-        parts.append(attend(q, k, v, _of_all_heads(allow), bias, causal=causal, dropout=dropout).transpose(1, 2))
+        made = attend(q, k, v, _of_all_heads(allow), bias, causal=causal, near=near, dropout=dropout)
+        parts.append(made.transpose(1, 2))
     return packing.join(parts) if parts else v
 
 

@@ -4,6 +4,7 @@ They are plain tensors, so they combine with `&`, `|` and `~`. `q` and `k` are p
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Int
@@ -35,6 +36,25 @@ def window(q: Int[Tensor, "... queries"], k: Int[Tensor, "... keys"], n: int) ->
             [0, 1, 1]], dtype=torch.int32)
     """
     return (q[..., :, None] - k[..., None, :]).abs() <= n
+
+
+@dataclass(frozen=True)
+class Near:
+    """The rule by which each sees itself and those at most so many places before and after it. Where attention is made
+    some queries at a time, as in training on a CPU, nothing further away is looked at.
+
+    >>> Near(before=1, after=0)(torch.arange(3), torch.arange(3)).int()
+    tensor([[1, 0, 0],
+            [1, 1, 0],
+            [0, 1, 1]], dtype=torch.int32)
+    """
+
+    before: int
+    after: int
+
+    def __call__(self, q: Int[Tensor, "... queries"], k: Int[Tensor, "... keys"]) -> Bool[Tensor, "... queries keys"]:
+        ahead = k[..., None, :] - q[..., :, None]
+        return (ahead >= -self.before) & (ahead <= self.after)
 
 
 def prefix(q: Int[Tensor, "... queries"], k: Int[Tensor, "... keys"], n: int) -> Bool[Tensor, "... queries keys"]:
