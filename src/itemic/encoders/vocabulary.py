@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Int32
 
 from itemic.data import Ragged
-from itemic.errors import ConfigError
+from itemic.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -31,6 +31,7 @@ class Vocabulary:
         self._tokenizer = _tokenizers().Tokenizer.from_str(description)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
+        self._tokenizer.encode_special_tokens = True  # "[MASK]" in a text is six letters: only a model places marks
 
     @classmethod
     def trained(cls, texts: Sequence[str], size: int) -> Self:
@@ -50,6 +51,40 @@ class Vocabulary:
         return cls(tokenizer.to_str())
 
     @classmethod
+    def readable(cls, texts: Sequence[str], size: int, marks: Sequence[str] = ()) -> Self:
+        """`size` pieces, learned by byte-pair encoding of bytes: whatever a text is, `texts` gives it back as it was.
+
+        `marks` are further pieces that no text holds.
+
+        >>> vocabulary = Vocabulary.readable(["red lipstick", "red nail polish"], 264, ["[user]"])
+        >>> vocabulary.texts(vocabulary.whole(["Red  nail ✓"], 100))
+        ['Red  nail ✓']
+
+        Raises:
+            DataError: the texts do not say enough for so many pieces.
+        """
+        tokenizers = _tokenizers()
+        tokenizer: Tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+        tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = tokenizers.decoders.ByteLevel()
+        trainer = tokenizers.trainers.BpeTrainer(
+            vocab_size=size,
+            special_tokens=[*MARKS, *marks],
+            initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+        found = tokenizer.get_vocab_size()
+        if found != size:
+            raise DataError(
+                f"a vocabulary of {size:,} pieces is more than these texts give: {found:,}. "
+                f"Set vocabulary={found // 8 * 8}."
+            )
+        ends = [(mark, tokenizer.token_to_id(mark)) for mark in ("[CLS]", "[SEP]")]
+        tokenizer.post_processor = tokenizers.processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=ends)
+        return cls(tokenizer.to_str())
+
+    @classmethod
     def read(cls, path: Path) -> Self:
         """The vocabulary of a file that `write` wrote, or of a model's `tokenizer.json`."""
         return cls(path.read_text(encoding="utf-8"))
@@ -64,12 +99,17 @@ class Vocabulary:
         Raises:
             ConfigError: there is none.
         """
-        return self._mark("[CLS]", "<s>")
+        return self.mark_of("[CLS]", "<s>")
 
     @property
     def mask(self) -> int:
         """The piece that stands for a hidden one."""
-        return self._mark("[MASK]", "<mask>")
+        return self.mark_of("[MASK]", "<mask>")
+
+    @property
+    def end(self) -> int:
+        """The piece that ends a sequence."""
+        return self.mark_of("[SEP]", "</s>")
 
     def whole(self, texts: Sequence[str], longest: int) -> Ragged:
         """The pieces of each text between those that its model begins and ends a text with, `longest` at most in all.
@@ -79,10 +119,13 @@ class Vocabulary:
         [['red', 'nail'], ['red']]
         """
         self._tokenizer.enable_truncation(longest)
-        encoded = [text.ids for text in self._tokenizer.encode_batch_fast(texts)]
+        encoded = self._tokenizer.encode_batch_fast(texts)
         self._tokenizer.no_truncation()
-        pieces = np.fromiter(chain.from_iterable(encoded), np.int32)
-        return Ragged.from_lengths(pieces, np.fromiter(map(len, encoded), np.int64, len(encoded)))
+        return _rows([text.ids for text in encoded])
+
+    def cut(self, texts: Sequence[str]) -> Ragged:
+        """The pieces of each text, without marks."""
+        return _rows([text.ids for text in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)])
 
     def pieces(self, texts: Sequence[str]) -> tuple[Ragged, Bool[np.ndarray, " pieces"]]:
         """The pieces of each text, and which of them begin a word."""
@@ -93,15 +136,29 @@ class Vocabulary:
         begins[found.offsets[:-1][found.lengths > 0]] = True
         return found, begins
 
+    def texts(self, rows: Ragged) -> list[str]:
+        """What rows of pieces say, without the marks among them."""
+        return self._tokenizer.decode_batch(rows.to_lists())
+
     def words(self, pieces: Int32[np.ndarray, " pieces"]) -> list[str]:
         """What pieces are written as."""
         return [self._tokenizer.id_to_token(piece) or "" for piece in pieces.tolist()]
 
-    def _mark(self, *names: str) -> int:
+    def mark_of(self, *names: str) -> int:
+        """The piece that stands for a mark of the first of these names that there is.
+
+        Raises:
+            ConfigError: there is none.
+        """
         found = [n for n in map(self._tokenizer.token_to_id, names) if n is not None]
         if not found:
-            raise ConfigError(f"the vocabulary has no {names[0]} or {names[1]}. Use that of a BERT-like model.")
+            raise ConfigError(f"the vocabulary has no {' or '.join(names)}. Use that of a BERT-like model.")
         return found[0]
+
+
+def _rows(lists: list[list[int]]) -> Ragged:
+    values = np.fromiter(chain.from_iterable(lists), np.int32)
+    return Ragged.from_lengths(values, np.fromiter(map(len, lists), np.int64, len(lists)))
 
 
 def _tokenizers():

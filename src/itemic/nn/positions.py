@@ -73,12 +73,17 @@ class Rotary(Positions):
 
     frequencies: Float[Tensor, " half"]
 
-    def __init__(self, dim: int, base: float = 10_000.0, axes: int = 1) -> None:
+    def __init__(self, dim: int, base: float = 10_000.0, axes: int = 1, *, kept: bool = False) -> None:
+        """`kept` frequencies are saved with the weights: those of a model that takes another base as it learns."""
         super().__init__()
         if dim % (2 * axes):
             raise ValueError(f"a head of {dim} cannot be split into pairs for {axes} axes")
-        self.axes = axes
-        self.register_buffer("frequencies", _frequencies(dim // axes, base), persistent=False)
+        self.dim, self.axes = dim, axes
+        self.register_buffer("frequencies", _frequencies(dim // axes, base), persistent=kept)
+
+    def rebase(self, base: float) -> None:
+        """Turns by the angles of another base from now on: a larger one for longer sequences."""
+        self.frequencies.copy_(_frequencies(self.dim // self.axes, base))
 
     def turn(
         self, q: Float[Tensor, "*batch heads dim"], k: Float[Tensor, "*batch heads dim"], pos: Num[Tensor, "..."]

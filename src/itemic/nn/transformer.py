@@ -3,7 +3,7 @@
 Works on packed tokens [tokens, dim] and on padded blocks [batch, n, dim] alike; `Where` says which.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Literal
 
@@ -31,6 +31,22 @@ class Feed(nn.Module):
         return self.outer(self.drop(self.activation(self.inner(x))))
 
 
+class GatedFeed(nn.Module):
+    """Two linear layers, of which the first gives each hidden value twice: behind an activation, and as its scale.
+
+    With `gelu` this is GeGLU (Shazeer, 2020).
+    """
+
+    def __init__(self, dim: int, hidden: int, activation: Callable[[Tensor], Tensor], bias: bool = True) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(dim, 2 * hidden, bias), nn.Linear(hidden, dim, bias)
+        self.activation = activation
+
+    def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        value, gate = self.inner(x).chunk(2, -1)
+        return self.outer(self.activation(value) * gate)
+
+
 class Block(nn.Module):
     """Attention, to a memory too with `cross`, and a feed-forward layer, each added to the stream x.
 
@@ -48,16 +64,20 @@ class Block(nn.Module):
         cross: Attention | None = None,
         *,
         dropout: float = 0.0,
+        feed_dropout: float | None = None,
         eps: float = 1e-5,
         centre: bool = True,
+        bias: bool = True,
     ) -> None:
-        """Without `centre` norms neither take off the mean nor have a bias, as in T5."""
+        """`dropout` falls on what joins the stream, `feed_dropout` on what the feed-forward layer adds where that is to
+        be another. Without `bias` norms have none; without `centre` they do not take off the mean either, as in T5."""
         super().__init__()
-        normed = nn.LayerNorm if centre else nn.RMSNorm
+        normed = partial(nn.LayerNorm, bias=bias) if centre else nn.RMSNorm
         self.attend, self.feed, self.cross, self.norm = attend, feed, cross, norm
         self.attend_norm, self.feed_norm = normed(attend.dim, eps), normed(attend.dim, eps)
         self.cross_norm = normed(attend.dim, eps) if cross is not None else None
         self.drop = Dropout(dropout)
+        self.feed_drop = self.drop if feed_dropout is None else Dropout(feed_dropout)
 
     def forward(
         self,
@@ -70,15 +90,15 @@ class Block(nn.Module):
         if self.norm == "sasrec":
             q = self.attend_norm(x)
             x = self.feed_norm(q + self.attend(q, x, where, cache))
-            return x + self.drop(self.feed(x))
-        x = self._added(x, self.attend_norm, lambda x: self.attend(x, None, where, cache))
+            return x + self.feed_drop(self.feed(x))
+        x = self._added(x, self.attend_norm, lambda x: self.drop(self.attend(x, None, where, cache)))
         if self.cross is not None and self.cross_norm is not None:
             cross = self.cross
-            x = self._added(x, self.cross_norm, lambda x: cross(x, memory, memory_where, cache, fixed=True))
-        return self._added(x, self.feed_norm, self.feed)
+            x = self._added(x, self.cross_norm, lambda x: self.drop(cross(x, memory, memory_where, cache, fixed=True)))
+        return self._added(x, self.feed_norm, lambda x: self.feed_drop(self.feed(x)))
 
     def _added(self, x: Tensor, norm: nn.Module, f: Callable[[Tensor], Tensor]) -> Tensor:
-        return x + self.drop(f(norm(x))) if self.norm == "pre" else norm(x + self.drop(f(x)))
+        return x + f(norm(x)) if self.norm == "pre" else norm(x + f(x))
 
 
 class Stack(nn.Module):
@@ -92,14 +112,18 @@ class Stack(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "*batch dim"],
-        where: Where,
+        where: Where | Sequence[Where],
         memory: Float[Tensor, "*keys kv_dim"] | None = None,
         memory_where: Where = Where(),  # noqa: B008 (frozen)
         cache: Cache | None = None,
     ) -> Float[Tensor, "*batch dim"]:
-        """The states of the last block. With a cache x holds the tokens that are new since the last call with it."""
-        for block in self.blocks:
-            x = block(x, where, memory, memory_where, cache)
+        """The states of the last block; `where` is one for all blocks, or one for each.
+
+        With a cache x holds the tokens that are new since the last call with it.
+        """
+        places = [where] * len(self.blocks) if isinstance(where, Where) else where
+        for block, place in zip(self.blocks, places, strict=True):
+            x = block(x, place, memory, memory_where, cache)
         return self.norm(x)
 
 
@@ -145,3 +169,28 @@ def gpt2(dim: int, layers: int, heads: int, *, dropout: float = 0.0) -> Stack:
             joins = name.endswith(("attend.out.weight", "feed.outer.weight"))
             nn.init.normal_(weight, std=0.02 / (2 * layers) ** 0.5 if joins else 0.02)
     return stack
+
+
+def modernbert(dim: int, layers: int, heads: int, hidden: int, *, dropout: float = 0.0) -> Stack:
+    """The blocks of ModernBERT with its first weights: no biases, GeGLU, dropout behind attention alone.
+
+    Embeddings come normalised, so the first block has no norm before its attention. Positions and whom tokens may see
+    are the caller's, by a `Where` for each block.
+    """
+
+    def block() -> Block:
+        attend, feed = Attention(dim, heads, bias=False), GatedFeed(dim, hidden, gelu, bias=False)
+        return Block(attend, feed, "pre", dropout=dropout, feed_dropout=0.0, bias=False)
+
+    stack = Stack([block() for _ in range(layers)], nn.LayerNorm(dim, bias=False))
+    stack.blocks[0].attend_norm = nn.Identity()
+    for name, weight in stack.named_parameters():
+        if weight.ndim == 2:
+            joins = name.endswith(("attend.out.weight", "feed.outer.weight"))
+            cut_normal_(weight, 0.02 / (2 * layers) ** 0.5 if joins else 0.02)
+    return stack
+
+
+def cut_normal_(weight: Float[Tensor, "..."], std: float) -> Float[Tensor, "..."]:
+    """Draws a weight from a normal distribution, without what is more than two deviations from 0; in place."""
+    return nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
