@@ -55,6 +55,47 @@ def test_schedules_fall_step_by_step_where_the_number_of_batches_is_known():
     assert moves(config(schedule="linear", warmup=2), lambda rng: ONES) == pytest.approx([0.05, 0.1, *linear[2:]])
 
 
+def test_8_a_schedule_by_the_root_falls_fast_at_first_and_each_ends_at_its_floor():
+    sqrt = [0.1 * (1 - math.sqrt(n / 6)) for n in range(6)]
+    assert moves(config(schedule="sqrt"), lambda rng: ONES) == pytest.approx(sqrt)
+    assert moves(config(schedule="sqrt", floor=0.5), lambda rng: ONES) == pytest.approx([0.05 + s / 2 for s in sqrt])
+    linear = [0.1 * (0.2 + 0.8 * (1 - n / 6)) for n in range(6)]
+    assert moves(config(schedule="linear", floor=0.2), lambda rng: ONES) == pytest.approx(linear)
+
+
+def test_8_stages_that_go_on_with_an_optimiser_make_a_trapezoid_without_a_jump():
+    """Warm-up, flat, 1 - sqrt down to half, and from there down to a fiftieth, as Ettin is trained."""
+    module, sizes = line(0.0), []
+    warm = {"lr": 1.0, "epochs": 1}
+    parts = [
+        ("flat", config(**warm, warmup=4), 10),
+        ("extend", config(**warm, schedule="sqrt", floor=0.5), 400),
+        ("decay", config(lr=0.5, epochs=1, schedule="sqrt", floor=0.04), 400),
+    ]
+    stages = [
+        Stage(
+            name,
+            how,
+            lambda rng, n=n: [torch.ones(1, 1)] * n,
+            slope(module),
+            continues="flat" if name != "flat" else None,
+        )
+        for name, how, n in parts
+    ]
+    trainer = Trainer(
+        module, stages, Hooks(on_step=lambda step: sizes.append(trainer.optimizers["flat"].param_groups[0]["lr"]))
+    )
+    trainer.fit()
+    assert list(trainer.optimizers) == ["flat"]
+    assert sizes[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
+    assert sizes[9] == sizes[10] == 1.0
+    assert sizes[409] == pytest.approx(0.5, abs=1e-3)
+    assert sizes[410] == 0.5
+    assert sizes[809] == pytest.approx(0.02, abs=1e-3)
+    for s in range(400):
+        assert sizes[10 + s] == pytest.approx(0.5 + 0.5 * (1 - math.sqrt(s / 400)))
+
+
 def test_schedules_fall_epoch_by_epoch_where_it_is_not():
     assert moves(config(schedule="linear"), lambda rng: iter(ONES)) == pytest.approx([0.1] * 3 + [0.05] * 3)
 

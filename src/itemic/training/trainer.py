@@ -24,6 +24,7 @@ from itemic.training.adam import SGD, Adam
 from itemic.training.config import TrainingConfig
 from itemic.training.processes import current
 from itemic.training.rowadam import RowAdam, clip
+from itemic.training.stable import StableAdamW
 from itemic.training.state import (
     checkpoints,
     random_state,
@@ -40,7 +41,15 @@ OPTIMIZERS = {
     "adamw": partial(torch.optim.AdamW, fused=True),
     "rowadam": RowAdam,
     "sgd": SGD,
+    "stable_adamw": StableAdamW,
 }
+FALLING: dict[str, Callable[[float], float]] = {
+    "constant": lambda done: 1.0,
+    "linear": lambda done: 1 - done,
+    "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
+    "sqrt": lambda done: 1 - math.sqrt(done),
+}
+"""How far above its floor the step size is when a share of the training is done."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,8 @@ class Stage:
     """Called once before the stage's first step."""
     metric: str | None = None
     """What validation is judged by in this stage; the config's metric when not given."""
+    continues: str | None = None
+    """The name of an earlier stage whose optimiser this one goes on with, by a warmup and schedule of its own."""
 
 
 @dataclass
@@ -127,8 +138,9 @@ class Trainer:
         """What a resumed run had taken up to its checkpoint."""
         trains: dict[str, Sequence[str]] = {}
         for stage in self.stages:
-            if trains.setdefault(stage.name, stage.trains) != stage.trains:
-                raise ValueError(f"two stages named {stage.name!r} share an optimiser and must train the same parts")
+            name = stage.continues or stage.name
+            if trains.setdefault(name, stage.trains) != stage.trains:
+                raise ValueError(f"two stages named {name!r} share an optimiser and must train the same parts")
 
     def fit(self, resume: bool = False) -> Progress:
         """Trains to the end, or on from the newest checkpoint, and leaves the best weights of each stage in the module.
@@ -268,15 +280,16 @@ class Trainer:
         return [p for key, p in found.items() if key in self._trainable]
 
     def _optimizer(self, stage: Stage) -> torch.optim.Optimizer:
-        if stage.name not in self.optimizers:
+        name = stage.continues or stage.name
+        if name not in self.optimizers:
             config, parameters = stage.config, self._parameters(stage)
             options = {"lr": config.lr, "weight_decay": config.weight_decay}
             groups = [{"params": parameters}]
-            if config.optimizer == "adamw":
+            if config.optimizer.endswith("adamw"):
                 plain = [p for p in parameters if p.ndim < 2]
                 groups = [{"params": [p for p in parameters if p.ndim > 1]}, {"params": plain, "weight_decay": 0.0}]
-            self.optimizers[stage.name] = OPTIMIZERS[config.optimizer]([g for g in groups if g["params"]], **options)
-        return self.optimizers[stage.name]
+            self.optimizers[name] = OPTIMIZERS[config.optimizer]([g for g in groups if g["params"]], **options)
+        return self.optimizers[name]
 
     def _scale(self, stage: Stage, n_batches: int | None) -> float:
         """The share of the peak step size at the step about to be made."""
@@ -284,14 +297,12 @@ class Trainer:
         step = at.steps.get(stage.name, 0) + 1
         if step <= config.warmup:
             return step / config.warmup
-        if config.schedule == "constant":
-            return 1.0
         before, total = (
             sum(s.config.epochs for s in stages if s.name == stage.name)
             for stages in (self.stages[: at.stage], self.stages)
         )
         done = (before + at.epoch + (at.batch / n_batches if n_batches else 0)) / total
-        return 1 - done if config.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
+        return config.floor + (1 - config.floor) * FALLING[config.schedule](done)
 
     def _check_weights(self, stage: Stage) -> None:
         """A finite loss can still have a gradient that is not; such weights are neither kept nor written."""
