@@ -6,7 +6,7 @@ to the trainer. Where answers need more than the weights, `finish` makes it.
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, get_args, get_origin
 
@@ -58,7 +58,7 @@ class Part:
             ConfigError: it is none of these, or not of the kind that the model is made for.
         """
         kind: Any = get_origin(self.kind) or self.kind
-        named = {Encoder: "encoder", Tokenizer: "tokenizer"}.get(kind, "system")
+        named = {Encoder: "encoder", LanguageModel: "encoder", Tokenizer: "tokenizer"}.get(kind, "system")
         if isinstance(given, Mapping):
             given = find(self.system, named)(**{**self.options, **given})
         elif isinstance(given, str | Path):
@@ -461,6 +461,44 @@ class Encoder(Model[C, M]):
             DataError: a column that it reads is missing.
         """
         raise TypeError(f"{type(self).__name__} encodes nothing")
+
+
+class LanguageModel(Encoder[C, M]):
+    """Text to states, log-probabilities and new text. What cuts text into pieces is its vocabulary."""
+
+    def states(self, texts: Sequence[str]) -> Ragged:
+        """The state of each piece of each text, float32 [pieces, dim], that of the mark of its beginning first.
+
+        Raises:
+            QueryError: a text is longer than the model reads.
+        """
+        raise TypeError(f"{type(self).__name__} has no states")
+
+    def log_probs(self, texts: Sequence[str], given: Sequence[str] | None = None) -> Ragged:
+        """The logarithm of the chance of each piece of each text after those before it, and last that of its end.
+
+        With `given` each text is what goes on after another one, of which nothing is counted.
+
+        Raises:
+            QueryError: a text is longer than the model reads.
+        """
+        raise TypeError(f"{type(self).__name__} has no chances")
+
+    def generate(self, prompts: Sequence[str], n_tokens: int = 64) -> list[str]:
+        """What goes on after each prompt, up to so many pieces or the end.
+
+        Raises:
+            QueryError: a prompt leaves no room for so many.
+        """
+        raise TypeError(f"{type(self).__name__} writes nothing")
+
+    def export(self, folder: str | Path) -> Path:
+        """Writes it as other libraries open it, into a folder.
+
+        Raises:
+            SaveError: the folder cannot be written.
+        """
+        raise TypeError(f"{type(self).__name__} has no form that others open")
 
 
 class Tokenizer(Model[C, M]):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from itemic.data import Ragged
-from itemic.nn.decoding import END, Trie, at_once, beam_search, exact, lineage
+from itemic.nn.decoding import END, Trie, at_once, beam_search, exact, lineage, sample
 
 
 def chances(query, prefix, n_codes):
@@ -192,3 +192,16 @@ def test_beams_see_their_forebears_and_nobody_else():
         allow = lineage(allow, parent)
     seen = [set(np.flatnonzero(row)) for row in allow[0].numpy()]
     assert seen == [{0, 4, 6}, {0, 4, 7}, {2, 3, 8}]
+
+
+def test_words_are_drawn_as_often_as_their_chances_say_and_only_from_the_likeliest_where_asked():
+    logits, rng = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log().expand(20_000, -1), torch.Generator().manual_seed(0)
+
+    def shares(temperature, top_p=1.0):
+        return (sample(logits, temperature, top_p, rng).bincount(minlength=4) / 20_000).tolist()
+
+    assert shares(1.0) == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=0.01)
+    squared = torch.tensor([0.25, 0.09, 0.0225, 0.0025])
+    assert shares(0.5) == pytest.approx((squared / squared.sum()).tolist(), abs=0.01)
+    assert shares(1.0, 0.75) == pytest.approx([0.625, 0.375, 0, 0], abs=0.01)  # 0.5 are not enough, 0.8 are
+    assert shares(1.0, 1e-9) == shares(0) == [1, 0, 0, 0]

@@ -21,7 +21,7 @@ def main() -> None:
 
 main.add_command(measure.demo)
 main.add_command(data.data)
-for command in (models.systems, models.fit, models.adopt, models.rank, models.similar):
+for command in (models.systems, models.fit, models.adopt, models.export, models.rank, models.similar):
     main.add_command(command)
 main.add_command(tokens.tokenize)
 for command in (measure.compare, measure.tune, measure.reproduce):

@@ -1,4 +1,4 @@
-"""Commands on models: systems, fit, adopt, rank, similar."""
+"""Commands on models: systems, fit, adopt, export, rank, similar."""
 
 import csv
 import shlex
@@ -164,6 +164,25 @@ def adopt(model: str, data: str, everything: bool, out: str) -> Output:
     made.save(out)
     document = {"system": made.entry.name, "saved": out, "from": model, **made.fitted_on}
     return Output(document, [f"saved {out}      next: itemic compare {out} {data}"])
+
+
+@command("export", ["itemic export runs/ettin --out ettin      (ettin/encoder and ettin/decoder)"])
+@click.argument("model", type=click.Path())
+@click.option("--out", type=click.Path(), required=True, metavar="FOLDER", help="Where to write; a new folder.")
+def export(model: str, out: str) -> Output:
+    """Write MODEL, a language model, as transformers opens it (ettin)."""
+    from itemic.model import LanguageModel, load
+
+    loaded = load(model)
+    if not isinstance(loaded, LanguageModel):
+        raise ConfigError(
+            f"{model} is {loaded.entry.name}, which no other library opens. Export a language model: ettin."
+        )
+    loaded.export(out)
+    written = sorted(str(path.parent) for path in Path(out).rglob("config.json"))
+    return Output(
+        {"system": loaded.entry.name, "from": model, "folders": written}, [f"wrote {path}" for path in written]
+    )
 
 
 def end_run(folder: Path) -> None:

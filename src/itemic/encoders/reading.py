@@ -4,7 +4,7 @@ BERT and RoBERTa run on our own blocks, any other kind through transformers; no 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -98,17 +98,7 @@ class Reader:
         if self.manner.lower:
             texts = [text.lower() for text in texts]
         rows = self.vocabulary.whole(texts, self.max_tokens)
-        order = np.argsort(-rows.lengths, kind="stable")[: int((rows.lengths > 0).sum())]
-        ends = np.flatnonzero(np.diff(rows.lengths[order].cumsum() // TOKENS)) + 1
-        batches = np.split(order, ends) if len(order) else []
-        found = np.full((len(texts), self.dim), np.nan, np.float32)
-
-        def read(batch: np.ndarray) -> None:
-            found[batch] = self._vectors(rows.take(batch))
-
-        with fast_products():
-            threads.spread(read, batches)
-        return found
+        return vectors_of(rows, self.dim, self._vectors)
 
     @property
     def dim(self) -> int:
@@ -122,6 +112,22 @@ class Reader:
                 return row_means(states, packing).numpy()
             at = packing.offsets[:-1] if self.pooling == "cls" else packing.offsets[1:] - 1
             return states[at].numpy()
+
+
+def vectors_of(
+    rows: Ragged, dim: int, read: Callable[[Ragged], Float32[np.ndarray, "some dim"]]
+) -> Float32[np.ndarray, "rows dim"]:
+    """What `read` makes of rows of tokens, those of like length at a time, on all threads; nan for rows without any."""
+    order = np.argsort(-rows.lengths, kind="stable")[: int((rows.lengths > 0).sum())]
+    ends = np.flatnonzero(np.diff(rows.lengths[order].cumsum() // TOKENS)) + 1
+    found = np.full((len(rows), dim), np.nan, np.float32)
+
+    def made(batch: np.ndarray) -> None:
+        found[batch] = read(rows.take(batch))
+
+    with fast_products():
+        threads.spread(made, np.split(order, ends) if len(order) else [])
+    return found
 
 
 class Own(nn.Module):

@@ -188,6 +188,23 @@ def lineage(
     return torch.cat([allow.gather(1, parent[..., None].expand(-1, -1, allow.shape[2])), own], 2)
 
 
+def sample(
+    logits: Float[Tensor, "queries words"], temperature: float, top_p: float = 1.0, rng: torch.Generator | None = None
+) -> Int64[Tensor, " queries"]:
+    """A word for each query, by chance: as the softmax of logits over the temperature says; the likeliest at 0.
+
+    Only words are drawn that are among the likeliest ones whose chances come to `top_p`; the first always is.
+
+    >>> sample(torch.tensor([[0.0, 9.0, 8.0]]), temperature=0)
+    tensor([1])
+    """
+    if temperature == 0:
+        return logits.argmax(-1)
+    chance, word = (logits / temperature).softmax(-1).sort(-1, descending=True)
+    chance[chance.cumsum(-1) - chance >= top_p] = 0
+    return word.gather(-1, torch.multinomial(chance, 1, generator=rng))[:, 0]
+
+
 def _sorted(codes: Int[np.ndarray, "items levels"]) -> Int[np.ndarray, " items"]:
     """The order of rows by their first code, then their second, and so on; stable."""
     if len(codes) == 0:
