@@ -182,7 +182,7 @@ def test_options_that_do_not_fit_are_refused_in_one_line():
     with pytest.raises(ConfigError, match="fusion: weights.two cannot be 0"):
         fused(data, weights={"two": 0})
     with pytest.raises(
-        ConfigError, match="there is no encoder 'imag'. Did you mean 'image'. Encoders: attributes, features"
+        ConfigError, match="there is no encoder 'imag'. Did you mean 'image'. Encoders: attributes, ettin"
     ):
         Fusion(encoders=["imag"])
     with pytest.raises(ConfigError, match="fusion: ease cannot be ease. Give an Encoder, its name or its saved folder"):

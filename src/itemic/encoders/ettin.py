@@ -128,7 +128,7 @@ class Config(ModelConfig):
     """Each so many-th layer sees all of a row, the first one too; 1 for all layers. As in the paper."""
     attn_out_dropout: float = Field(0.1, ge=0, lt=1)
     """Chance to fall away, for what attention adds; nothing else does. As in the paper."""
-    first_batch: int = Field(2, ge=1)
+    first_batch: int = Field(1, ge=1)
     """Rows of the first step; from here they grow to `training.batch_size` over the first 7 % of pretraining."""
     held_out: float = Field(0.02, gt=0, lt=1)
     """Share of the documents that validates, 2,000 at most."""
@@ -137,7 +137,7 @@ class Config(ModelConfig):
     training: TrainingConfig = TrainingConfig(
         lr=3e-3,
         weight_decay=3e-4,
-        batch_size=16,
+        batch_size=4,
         epochs=20,
         optimizer="stable_adamw",
         warmup=50,
