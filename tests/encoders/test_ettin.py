@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from itemic.cli import main
 from itemic.data import Dataset, Ids, Ragged, Table
 from itemic.data.interactions import Interactions
+from itemic.encoders import ettin
 from itemic.encoders.documents import documents_of, rows_of
 from itemic.encoders.ettin import SHAPES, Ettin, Network
 from itemic.encoders.speaking import N_MARKS
@@ -201,6 +202,18 @@ def test_dialogues_are_documents_with_a_mark_before_each_turn():
     assert documents.take(np.array([2, 0])).pieces(vocabulary).to_lists() == [rows[2].tolist(), rows[0].tolist()]
 
 
+def test_a_share_is_held_out_and_of_much_text_so_much_as_is_soon_read(monkeypatch, data):
+    model = Ettin(**QUICK)
+    model.shape = {"fields": ["title"]}
+    read, held = model.parted(data)
+    assert (len(read), len(held)) == (810, 90)
+    assert sorted(read.texts + held.texts) == sorted(set(products()))
+    monkeypatch.setattr(ettin, "HELD_OUT", 1000)
+    assert 900 < sum(map(len, model.parted(data)[1].texts)) < 1000
+    monkeypatch.setattr(ettin, "HELD_OUT", 1)
+    assert len(model.parted(data)[1]) == 1
+
+
 def test_dialogues_alone_are_enough():
     nobody = Dataset(Table.numbered(3), Table.numbered(0, "user"), Interactions.none(0, 3), extras=talk())
     model = Ettin(**QUICK | {"tokens": 200})
@@ -317,7 +330,7 @@ def test_another_model_cannot_be_written_for_others(tmp_path):
     assert "is popularity, which no other library opens. Export a language model: ettin." in done.output
 
 
-@pytest.mark.parametrize("step", [3, 7, 11])
+@pytest.mark.parametrize("step", [3, 8, 12])
 def test_a_resumed_fit_ends_with_the_same_bits(data, uncut, tmp_path, monkeypatch, step):
     """Cut in the encoder's first phase, at the border of its last two, and in the decoder's first."""
 
@@ -333,7 +346,7 @@ def test_a_resumed_fit_ends_with_the_same_bits(data, uncut, tmp_path, monkeypatc
         with pytest.raises(Cut):
             Ettin(**CUT).fit(data, folder=tmp_path)
     log = [json.loads(line)["stage"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert len(log) == {3: 0, 7: 2, 11: 3}[step]
+    assert len(log) == {3: 0, 8: 2, 12: 3}[step]
     resumed = Ettin(**CUT).fit(data, folder=tmp_path, resume=True)
     assert all(np.array_equal(uncut.weights[name], resumed.weights[name]) for name in uncut.weights)
 

@@ -29,6 +29,12 @@ class Documents(NamedTuple):
     def __len__(self) -> int:
         return len(self.bounds) - 1
 
+    @property
+    def sizes(self) -> Int64[np.ndarray, " documents"]:
+        """How many characters each has."""
+        ends = np.cumsum([0, *map(len, self.texts)])[self.bounds]
+        return np.diff(ends)
+
     def take(self, rows: Int64[np.ndarray, " some"]) -> "Documents":
         """These documents, in this order."""
         chosen = Ragged(np.arange(len(self.texts)), self.bounds).take(rows)
