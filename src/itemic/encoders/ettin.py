@@ -233,10 +233,9 @@ class Ettin(Speaker[Config, Network]):
     def _dealt(self, phase: int) -> list[Int64[np.ndarray, " rows"]]:
         """The rows of each step of a phase, the same for both twins."""
         config, lengths, longest = self.config, self._seen[phase].tokens.lengths, self.config.lengths[phase]
-        passes = config.training.epochs * int(lengths.sum())
-        n_tokens = round(config.phases[phase] * min(config.tokens, passes))
-        if not n_tokens:
+        if not config.phases[phase]:
             return []
+        n_tokens = round(config.phases[phase] * min(config.tokens, config.training.epochs * int(lengths.sum())))
         size = config.training.batch_size
         sizes = growing(n_tokens, longest, size, min(config.first_batch, size), 0.0 if phase else SMALLER)
         return dealt(lengths, longest * sizes, np.random.default_rng([config.seed, phase]))
@@ -245,28 +244,31 @@ class Ettin(Speaker[Config, Network]):
         return Network(self.config.vocabulary, self.config)
 
     def stages(self, train: Dataset) -> list[Stage]:
-        made = []
-        for twin in TWINS:
-            begun = None
-            for n, phase in enumerate(PHASES):
-                if len(self._steps[n]):
-                    training, tokens = (
-                        self.config.training,
-                        self._seen[n].tokens.lengths[np.concatenate(self._steps[n])],
-                    )
-                    legs = min(max(1, round(tokens.sum() / LEG)), len(self._steps[n]))
-                    how = {"lr": training.lr * phase.lr, "schedule": phase.schedule, "floor": phase.floor}
-                    how |= {"epochs": legs, "warmup": 0 if begun else training.warmup, "metric": "chance"}
-                    work = (
-                        partial(self.leg, n, legs),
-                        partial(self.loss_of, twin, n),
-                        (twin,),
-                        partial(self._enter, twin, n),
-                    )
-                    name = f"{twin}, {phase.name}"
-                    made.append(Stage(name, training.model_copy(update=how), *work, continues=begun))
-                    begun = begun or name
-        return made
+        phases = [n for n, steps in enumerate(self._steps) if steps]
+        return [self._stage(twin, n, phases[0]) for twin in TWINS for n in phases]
+
+    def _stage(self, twin: str, n: int, first: int) -> Stage:
+        phase, training, legs = PHASES[n], self.config.training, self._legs(n)
+        how = {"lr": training.lr * phase.lr, "schedule": phase.schedule, "floor": phase.floor, "epochs": legs}
+        how |= {"warmup": training.warmup if n == first else 0, "metric": "chance"}
+        return Stage(
+            f"{twin}, {phase.name}",
+            training.model_copy(update=how),
+            partial(self.leg, n, legs),
+            partial(self.loss_of, twin, n),
+            (twin,),
+            partial(self._enter, twin, n),
+            continues=None if n == first else f"{twin}, {PHASES[first].name}",
+        )
+
+    def _legs(self, phase: int) -> int:
+        """How many validations a phase has, one at its end."""
+        return min(max(1, round(self._n_tokens(phase) / LEG)), len(self._steps[phase]))
+
+    def _n_tokens(self, phase: int) -> int:
+        """How many are read in a phase, those that are read again among them."""
+        steps = self._steps[phase]
+        return int(self._seen[phase].tokens.lengths[np.concatenate(steps)].sum()) if steps else 0
 
     def _enter(self, twin: str, phase: int) -> None:
         self.module.at[:2] = torch.tensor([TWINS.index(twin), phase])
@@ -327,10 +329,7 @@ class Ettin(Speaker[Config, Network]):
     def finish(self) -> None:
         rows = self._held[self.shape["last_phase"]]
         self.fitted_on["perplexity"] = {twin: round(math.exp(self.surprise(twin, rows)), 3) for twin in TWINS}
-        read = zip(self._seen, self._steps)
-        self.fitted_on["tokens"] = sum(
-            int(seen.tokens.lengths[np.concatenate(steps)].sum()) for seen, steps in read if steps
-        )
+        self.fitted_on["tokens"] = sum(map(self._n_tokens, range(len(PHASES))))
         del self._seen, self._held, self._steps
 
     # The encoder ------------------------------------------------------------------------------------------------
