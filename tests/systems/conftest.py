@@ -1,9 +1,17 @@
-"""Encoders that need no text model, by name: systems that read vectors are tried with these."""
+"""Encoders that need no text model, by name, and a tiny language model: systems that are made of others are tried with
+these."""
 
+import atexit
+import shutil
+import tempfile
 import zlib
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 
+from itemic.encoders.lm import PretrainedLM
+from itemic.encoders.vocabulary import Vocabulary
 from itemic.model import Encoder, ModelConfig
 from itemic.registry import encoder
 
@@ -41,3 +49,29 @@ class Words(Encoder[ModelConfig]):
         titles = [title.split() for title in content.column("title").to_pylist()]
         known = {word: np.random.default_rng(zlib.crc32(word.encode())).normal(size=16) for t in titles for word in t}
         return np.array([np.sum([known[word] for word in title], 0) for title in titles], np.float32)
+
+
+@cache
+def _tiny() -> Path:
+    """The folder of a language model with random weights that spells."""
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM  # takes seconds to import
+
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    cutter = Vocabulary.readable(["red hat, blue hat"] * 9, 264)
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "head_dim": 8}
+    ends = {"eos_token_id": cutter.end, "bos_token_id": None, "tie_word_embeddings": True}
+    torch.manual_seed(0)
+    Qwen3ForCausalLM(
+        Qwen3Config(vocab_size=264, num_attention_heads=2, num_key_value_heads=2, **shape, **ends)
+    ).save_pretrained(folder)
+    (folder / "tokenizer.json").write_text(cutter.description)
+    return folder
+
+
+@encoder("language-model-for-tests", needs=[])
+class TinyLM(PretrainedLM):
+    @property
+    def folder(self):
+        return _tiny()

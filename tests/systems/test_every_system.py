@@ -33,6 +33,9 @@ QUICK = {
     "directau": {"dim": 16, "gamma": 0.5, "training": {"lr": 0.01, "batch_size": 256, "epochs": 8}},
     "fmrlrec": {"vectors": "words-for-tests", "dim": 16, "layers": 1, "dropout": 0.0, "ring": 0.9}
     | {"training": {"lr": 0.01, "batch_size": 25, "epochs": 5, "warmup": 0}},
+    "ilm": {"lm": "language-model-for-tests", "behaviour": {"dim": 16}, "answer": "geometry", "aligned": ["users"]}
+    | {"dim": 32, "layers": 1, "heads": 2, "n_queries": 2, "vocabulary": 300, "dropout": 0.0}
+    | {"phase1": {"lr": 5e-3, "batch_size": 64, "epochs": 8, "warmup": 0}},
     "lightgcn": {"dim": 16, "training": BRIEF},
     "m2trec": {"dim": 16, "layers": 1, "heads": 2, "all_positions": True, "max_length": 60}
     | {"training": {"lr": 0.01, "batch_size": 16, "epochs": 12}},

@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 from math import sqrt
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
@@ -13,6 +14,24 @@ from itemic.nn.dropout import Dropout
 from itemic.nn.masks import prefix, window
 from itemic.nn.packing import Packing
 from itemic.nn.transformer import Block, Feed, Stack
+
+
+class Texts(NamedTuple):
+    """Texts side by side, padded at their ends."""
+
+    token: Int64[Tensor, "texts n"]
+    real: Bool[Tensor, "texts n"]
+
+
+def side_by_side(token: Int[Tensor, " tokens"], bounds: Int64[Tensor, " bounds"]) -> Texts:
+    """Texts of different lengths, of which text n is token[bounds[n] : bounds[n + 1]], as a block.
+
+    >>> side_by_side(torch.tensor([5, 6, 7]), torch.tensor([0, 2, 3])).token.tolist()
+    [[5, 6], [7, 0]]
+    """
+    lengths = bounds.diff()
+    real = torch.arange(int(lengths.max()) if len(lengths) else 0, device=token.device) < lengths[:, None]
+    return Texts(torch.zeros(real.shape, dtype=torch.int64).masked_scatter(real, token.long()), real)
 
 
 class Windowed(Attention):

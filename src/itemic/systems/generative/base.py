@@ -73,9 +73,9 @@ class HistoryToCodes(ByHistory[C, M], CodeRecommender[C, M]):
 
 
 def coded(codes: Int32[np.ndarray, "rows levels"]) -> Bool[np.ndarray, " rows"]:
-    """Which rows are codes, not the -1 of an item without.
+    """Which rows are codes, not the -1 of an item without; one that ends early is filled up with -1.
 
-    >>> coded(np.array([[3, 0], [-1, -1]], np.int32)).tolist()
-    [True, False]
+    >>> coded(np.array([[3, 0], [-1, -1], [4, -1]], np.int32)).tolist()
+    [True, False, True]
     """
-    return np.all(codes >= 0, axis=1)
+    return codes[:, 0] >= 0
