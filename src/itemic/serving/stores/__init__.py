@@ -1,0 +1,6 @@
+"""What the service must not forget: events, items, impressions and keys, in SQLite."""
+
+from itemic.serving.stores.base import Event, Impression, Key, Store
+from itemic.serving.stores.opening import open_store
+
+__all__ = ["Event", "Impression", "Key", "Store", "open_store"]

@@ -1,0 +1,286 @@
+"""The store: its tables, and what is asked of them, in SQL that all its databases understand.
+
+Changes go through one thread that commits them in groups, and give a future that is done when they are on disk. Values
+never stand in the text of a statement.
+"""
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, NamedTuple, Protocol
+
+from itemic.errors import ConfigError, LoadError, SaveError
+from itemic.serving.stores.writer import Writer
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        "CREATE TABLE events (place {serial}, id TEXT NOT NULL UNIQUE, person TEXT NOT NULL, item TEXT NOT NULL, "
+        "time BIGINT NOT NULL, kind TEXT NOT NULL, weight DOUBLE PRECISION NOT NULL, impression TEXT)",
+        "CREATE INDEX events_of_person ON events (person)",
+        "CREATE INDEX events_of_item ON events (item)",
+        "CREATE TABLE items (place {serial}, id TEXT NOT NULL UNIQUE, attributes TEXT NOT NULL, deleted BIGINT)",
+        "CREATE TABLE impressions (place {serial}, id TEXT NOT NULL, person TEXT, time BIGINT NOT NULL, "
+        "model TEXT NOT NULL, items TEXT NOT NULL, propensities TEXT)",
+        "CREATE INDEX impressions_of_person ON impressions (person)",
+        "CREATE TABLE forgotten (digest TEXT NOT NULL PRIMARY KEY, time BIGINT NOT NULL)",
+        "CREATE TABLE keys (name TEXT NOT NULL PRIMARY KEY, digest TEXT NOT NULL, scope TEXT NOT NULL, "
+        "time BIGINT NOT NULL)",
+    ),
+)
+"""Statements that bring a store from each version to the next; what was released is never changed, only added to."""
+
+
+class Event(NamedTuple):
+    """Somebody did something with an item. Two events with the same id are one."""
+
+    id: str
+    user: str
+    item: str
+    time: int
+    """Milliseconds since 1970."""
+    kind: str = ""
+    weight: float = 1.0
+    impression: str | None = None
+    """The answer that showed the item, where one did."""
+
+
+class Impression(NamedTuple):
+    """A list that somebody was shown."""
+
+    id: str
+    user: str | None
+    time: int
+    model: str
+    items: Sequence[str | int]
+    propensities: Sequence[float] | None = None
+    """How likely each place was given to its item; None where nothing was drawn."""
+
+
+class Key(NamedTuple):
+    """A key by which the service is entered; of the secret only a digest is kept."""
+
+    name: str
+    digest: str
+    scope: str
+
+
+class Database(Protocol):
+    """A kind of database: how to reach it, and where its SQL differs."""
+
+    @property
+    def serial(self) -> str:
+        """The type of a column that numbers rows as they come."""
+        ...
+
+    @property
+    def begin(self) -> str:
+        """The statement that begins a transaction which writes."""
+        ...
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What it raises."""
+        ...
+
+    def connect(self) -> Any:
+        """A connection."""
+
+    def marked(self, statement: str) -> str:
+        """The statement with its own marks for values."""
+        ...
+
+
+class Store:
+    """Events, items, impressions and keys.
+
+    >>> from itemic.serving.stores import Event, open_store
+    >>> store = open_store(getfixture("tmp_path") / "events.db")
+    >>> event = Event("e1", "ann", "cup", 1_700_000_000_000)
+    >>> store.add_events([event, event]).result(), store.add_events([event]).result()
+    ([True, False], [False])
+    >>> [(event.user, event.item) for event in store.events()]
+    [('ann', 'cup')]
+    >>> store.close()
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._reader, self._lock = database.connect(), threading.RLock()
+        try:
+            self.version = self._migrated()
+        except database.errors as error:
+            raise LoadError(f"{database} cannot be read as a store: {error}. Give another file.") from None
+        self._writer = Writer(database.connect, database.begin)
+
+    def close(self) -> None:
+        """Writes what waits and lets go of the database."""
+        self._writer.close()
+        with self._lock:
+            self._reader.close()
+
+    # Events -----------------------------------------------------------------------------------------------------
+
+    def add_events(self, events: Sequence[Event]) -> "Future[list[bool]]":
+        """Which of the events are new; those whose id is known change nothing."""
+        statement = (
+            "INSERT INTO events (id, person, item, time, kind, weight, impression) VALUES (?, ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (id) DO NOTHING"
+        )
+        return self._change(lambda run: [run(statement, event).rowcount == 1 for event in events])
+
+    def events(self, *, user: str | None = None, item: str | None = None) -> Iterator[Event]:
+        """All events, or those of a user or an item, oldest first; of equal times the one first stored."""
+        found = "SELECT id, person, item, time, kind, weight, impression FROM events"
+        for column, value in (("person", user), ("item", item)):
+            if value is not None:
+                rows = self._read(f"{found} WHERE {column} = ? ORDER BY time, place", (value,))
+                break
+        else:
+            rows = self._read(f"{found} ORDER BY time, place")
+        return (Event(*row) for row in rows)
+
+    # Items ------------------------------------------------------------------------------------------------------
+
+    def put_items(self, items: Mapping[str, Mapping[str, Any]]) -> "Future[None]":
+        """Stores items with their attributes; one that is there gets the new attributes, one deleted comes back."""
+        statement = (
+            "INSERT INTO items (id, attributes, deleted) VALUES (?, ?, NULL) "
+            "ON CONFLICT (id) DO UPDATE SET attributes = excluded.attributes, deleted = NULL"
+        )
+        rows = [(name, json.dumps(dict(attributes), ensure_ascii=False)) for name, attributes in items.items()]
+        return self._change(lambda run: [run(statement, row) for row in rows] and None)
+
+    def delete_items(self, names: Sequence[str]) -> "Future[None]":
+        """Marks items as deleted, also those that the store never saw, as the model's own."""
+        statement = (
+            "INSERT INTO items (id, attributes, deleted) VALUES (?, '{}', ?) "
+            "ON CONFLICT (id) DO UPDATE SET attributes = '{}', deleted = excluded.deleted"
+        )
+        return self._change(lambda run: [run(statement, (name, now())) for name in names] and None)
+
+    def items(self) -> Iterator[tuple[str, dict[str, Any] | None]]:
+        """Every item that was put or deleted with its attributes, None for a deleted one, in order of arrival."""
+        rows = self._read("SELECT id, attributes, deleted FROM items ORDER BY place")
+        return ((name, None if deleted else json.loads(attributes)) for name, attributes, deleted in rows)
+
+    # Impressions ------------------------------------------------------------------------------------------------
+
+    def log(self, impression: Impression) -> "Future[None]":
+        """Stores a list that was shown."""
+        statement = "INSERT INTO impressions (id, person, time, model, items, propensities) VALUES (?, ?, ?, ?, ?, ?)"
+        shown, drawn = json.dumps(list(impression.items)), impression.propensities
+        row = (*impression[:4], shown, None if drawn is None else json.dumps(list(drawn)))
+        return self._change(lambda run: run(statement, row) and None)
+
+    def impressions(self, *, user: str | None = None) -> Iterator[Impression]:
+        """All lists that were shown, or those of a user, in the order in which they were stored."""
+        found = "SELECT id, person, time, model, items, propensities FROM impressions"
+        which, values = ("", ()) if user is None else (" WHERE person = ?", (user,))
+        rows = self._read(f"{found}{which} ORDER BY place", values)
+        return (
+            Impression(name, user, time, model, json.loads(items), drawn and json.loads(drawn))
+            for name, user, time, model, items, drawn in rows
+        )
+
+    # Users ------------------------------------------------------------------------------------------------------
+
+    def delete_user(self, user: str) -> "Future[dict[str, int]]":
+        """How many events and impressions of a user are gone; a digest stays, so that what models know is not used."""
+        forget = "INSERT INTO forgotten (digest, time) VALUES (?, ?) ON CONFLICT (digest) DO NOTHING"
+
+        def change(run: Any) -> dict[str, int]:
+            run(forget, (digest(user), now()))
+            return {
+                "events": run("DELETE FROM events WHERE person = ?", (user,)).rowcount,
+                "impressions": run("DELETE FROM impressions WHERE person = ?", (user,)).rowcount,
+            }
+
+        return self._change(change)
+
+    def forgotten(self) -> set[str]:
+        """Digests of the users who were deleted."""
+        return {row[0] for row in self._read("SELECT digest FROM forgotten")}
+
+    # Keys -------------------------------------------------------------------------------------------------------
+
+    def add_key(self, key: Key) -> None:
+        """Stores a key.
+
+        Raises:
+            ConfigError: there is one of this name.
+        """
+        statement = "INSERT INTO keys (name, digest, scope, time) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO NOTHING"
+        if not self._change(lambda run: run(statement, (*key, now())).rowcount).result():
+            raise ConfigError(f"there is a key named '{key.name}' already. Give another name, or remove that one.")
+
+    def remove_key(self, name: str) -> None:
+        """Removes a key; who has it is turned away from then on.
+
+        Raises:
+            ConfigError: there is none of this name.
+        """
+        if not self._change(lambda run: run("DELETE FROM keys WHERE name = ?", (name,)).rowcount).result():
+            listed = ", ".join(key.name for key in self.keys()) or "none"
+            raise ConfigError(f"there is no key named '{name}'. Keys: {listed}.")
+
+    def keys(self) -> list[Key]:
+        """All keys, oldest first."""
+        return [Key(*row) for row in self._read("SELECT name, digest, scope FROM keys ORDER BY time, name")]
+
+    # Inside -----------------------------------------------------------------------------------------------------
+
+    def _change(self, change: Any) -> Future:
+        """The future of what `change` gives, which is handed a function that runs a statement with its values."""
+
+        def on(connection: Any) -> Any:
+            try:
+                return change(lambda statement, values: connection.execute(self.database.marked(statement), values))
+            except self.database.errors as error:
+                raise SaveError(f"{self.database} cannot be written: {error}. Look at the disk.") from error
+
+        return self._writer.submit(on)
+
+    def _read(self, statement: str, values: Sequence[Any] = ()) -> list[tuple]:
+        with self._lock:
+            return self._reader.execute(self.database.marked(statement), values).fetchall()
+
+    def _migrated(self) -> int:
+        run, mark = self._reader.execute, self.database.marked
+        run("CREATE TABLE IF NOT EXISTS versions (version BIGINT NOT NULL PRIMARY KEY, time BIGINT NOT NULL)")
+        found = run("SELECT coalesce(max(version), 0) FROM versions").fetchone()[0]
+        if found > len(MIGRATIONS):
+            raise LoadError(
+                f"{self.database} is a store of version {found}; this itemic knows {len(MIGRATIONS)}. Upgrade itemic."
+            )
+        for version, statements in enumerate(MIGRATIONS[found:], start=found + 1):
+            run(self.database.begin)
+            try:
+                run(mark("INSERT INTO versions (version, time) VALUES (?, ?)"), (version, now()))
+                for statement in statements:
+                    run(statement.replace("{serial}", self.database.serial))
+            except self.database.errors:
+                run("ROLLBACK")
+                raise
+            run("COMMIT")
+        return len(MIGRATIONS)
+
+
+def now() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def digest(text: str) -> str:
+    """What is kept of something that may not be kept itself."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def by_user(events: Iterable[Event]) -> dict[str, list[Event]]:
+    """The events of each user, in their order."""
+    found: dict[str, list[Event]] = {}
+    for event in events:
+        found.setdefault(event.user, []).append(event)
+    return found
