@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int16, Int32, Int64
+from jaxtyping import Bool, Float32, Int16, Int32, Int64, Shaped
 
 from itemic.data.ragged import Ragged
 from itemic.data.table import Table
@@ -138,6 +138,8 @@ class Ranking:
     """The items the codes belong to."""
     reasons: tuple[str, ...] = ()
     """What to know about the answer, such as that a fallback spoke."""
+    columns: Mapping[str, Shaped[np.ndarray, "queries k"]] = field(default_factory=dict)
+    """What else is said of each place, by name, such as the source of the item or how likely it was drawn."""
 
     def __len__(self) -> int:
         return len(self.items)

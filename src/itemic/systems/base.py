@@ -212,7 +212,7 @@ class Recommender(Model[C, M]):
         self, query: Query, k: int
     ) -> tuple[Int32[np.ndarray, "queries k"], Float32[np.ndarray, "queries k"]]:
         assert isinstance(query.candidates, Ragged)
-        return _best_candidates(query.candidates, self._score_candidates(query), query.masked(), k)
+        return best_candidates(query.candidates, self._score_candidates(query), query.masked(), k)
 
     def _rank_block(
         self, query: Query, k: int, allowed: Bool[np.ndarray, " items"] | None
@@ -292,7 +292,7 @@ def _allowed(query: Query, n_items: int) -> Bool[np.ndarray, " items"] | None:
     return allowed
 
 
-def _best_candidates(
+def best_candidates(
     candidates: Ragged, scores: Float32[np.ndarray, " candidates"], masked: Ragged, k: int
 ) -> tuple[Int32[np.ndarray, "queries k"], Float32[np.ndarray, "queries k"]]:
     """The k best of each row's own candidates: a candidate given twice counts once, masked ones not at all."""
