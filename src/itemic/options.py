@@ -1,7 +1,7 @@
 """Options of a model: how they are declared, given and refused."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -32,7 +32,10 @@ def configured(name: str, config: type[ModelConfig], options: Mapping[str, Any],
             fields += parts if len(first["loc"]) == 1 else []
             near, listed = did_you_mean(option, fields), ", ".join(fields) or "none"
             raise ConfigError(f"{name} has no option '{option}'.{near} Options: {listed}.") from None
-        raise ConfigError(f"{name}: {option} cannot be {first['input']!r}: {first['msg']}.") from None
+        told = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "value_error":  # of a rule between options, whose text says it all
+            raise ConfigError(f"{name}: {option + ': ' if option else ''}{told}.") from None
+        raise ConfigError(f"{name}: {option} cannot be {first['input']!r}: {told}.") from None
 
 
 def _completed(config: type[ModelConfig], option: str, value: Any) -> Any:
@@ -46,9 +49,13 @@ def _completed(config: type[ModelConfig], option: str, value: Any) -> Any:
 def _fields_beside(config: type[BaseModel], path: Sequence[Any]) -> list[str]:
     """The options that could stand where a path of names ends, each with its path."""
     *groups, _ = path
+    kind: Any = config
     for group in groups:
-        config = type(config.model_fields[group].default)
-    return [".".join([*groups, name]) for name in config.model_fields]
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            kind = kind.model_fields[group].annotation
+        else:  # of dict[str, Group] the key can be anything
+            kind = get_args(kind)[-1]
+    return [".".join([*map(str, groups), name]) for name in kind.model_fields]
 
 
 def by_path(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

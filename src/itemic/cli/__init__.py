@@ -1,6 +1,6 @@
 """The command line: parses, calls, prints. Results go to stdout, progress and notes to stderr."""
 
-from itemic.cli import data, measure, models, tokens
+from itemic.cli import data, measure, models, serve, tokens
 from itemic.cli.shell import group
 
 __all__ = ["main"]
@@ -16,6 +16,7 @@ def main() -> None:
       itemic data import events.csv --out my-data     your own interactions
       itemic fit ease my-data --out runs/e            learn from them
       itemic rank runs/e --user 42 --k 10             ask
+      itemic serve runs/e                             answer over HTTP
     """
 
 
@@ -26,3 +27,4 @@ for command in (models.systems, models.fit, models.adopt, models.export, models.
 main.add_command(tokens.tokenize)
 for command in (measure.compare, measure.tune, measure.reproduce):
     main.add_command(command)
+main.add_command(serve.serve)

@@ -30,6 +30,10 @@ DAY = 86_400_000
 """Milliseconds."""
 FEW = 256
 """Items closed to everybody that are cheaper to leave out one by one than by marking all the others."""
+REMEMBERED = 64
+"""Conditions whose items are remembered."""
+SPOKE = " spoke for others that had too little"
+"""What is said of a fallback, after its name."""
 LAST = 50
 """Items of a history, the newest, among which an explanation looks."""
 
@@ -212,7 +216,7 @@ class Pipeline(Recommender[Config]):
     def _check_config(self) -> None:
         """Looks once at all that the config names."""
         for gate in self.config.diversity.boost:
-            self._where(gate)
+            self.where(gate)
         for column in self.config.diversity.caps:
             self._groups(column)
         for name, source in self.config.sources.items():
@@ -300,7 +304,7 @@ class Pipeline(Recommender[Config]):
         unknown = (pool.items >= 0) & ~np.isfinite(relevance)  # behind those that the ranker knows, in their order
         relevance = np.where(unknown, -1e-6 * (1 + np.arange(pool.items.shape[1])), relevance)
         for condition, factor in diversity.boost.items():
-            relevance = np.where(self._where(condition)[pool.items], relevance * factor, relevance)
+            relevance = np.where(self.where(condition)[pool.items], relevance * factor, relevance)
         relevance = np.where(pool.items >= 0, relevance, -np.inf)
         chance = None
         if config.temperature is not None:
@@ -351,7 +355,7 @@ class Pipeline(Recommender[Config]):
                 whole = np.concatenate([getattr(lists, ours)[short], theirs], 1)
                 getattr(lists, ours)[short] = np.take_along_axis(whole, order, 1)
             if spoke.any():
-                reasons.append(f"{name} spoke for others that had too little")
+                reasons.append(name + SPOKE)
         return lists
 
     def _pinned(self, query: Query, lists: Lists, allowed: Bool[np.ndarray, " items"] | None) -> Lists:
@@ -484,7 +488,7 @@ class Pipeline(Recommender[Config]):
         def look() -> Any:
             filters, mask = self.config.filters, np.ones(self.catalogue.n_items, bool)
             if filters.where is not None:
-                mask &= self._where(filters.where)
+                mask &= self.where(filters.where)
             mask[self._codes(filters.blocked, "filters.blocked")] = False
             mask[sorted(self._closed)] = False
             return None if mask.all() else mask
@@ -499,7 +503,12 @@ class Pipeline(Recommender[Config]):
         chosen[np.asarray(query.candidates)] = True
         return chosen if mask is None else chosen & mask
 
-    def _where(self, condition: str) -> Bool[np.ndarray, " items"]:
+    def where(self, condition: str) -> Bool[np.ndarray, " items"]:
+        """Which items satisfy an SQL condition; remembered until items change.
+
+        Raises:
+            DataError: the condition cannot be read or names a column that is not there.
+        """
         return self._remembered(("where", condition), lambda: self.catalogue.items.where(condition))
 
     def _groups(self, column: str) -> Int32[np.ndarray, " items"]:
@@ -540,7 +549,7 @@ class Pipeline(Recommender[Config]):
     def _remembered(self, key: Any, make: Callable[[], Any]) -> Any:
         """What was made before, until items change."""
         if key not in self._cached:
-            if len(self._cached) >= FEW:  # conditions of requests come and go
+            if len(self._cached) >= REMEMBERED:  # conditions of requests come and go
                 self._cached.clear()
             self._cached[key] = make()
         return self._cached[key]

@@ -230,6 +230,10 @@ class Store:
         """All keys, oldest first."""
         return [Key(*row) for row in self._read("SELECT name, digest, scope FROM keys ORDER BY time, name")]
 
+    def flush(self) -> "Future[None]":
+        """Done when all that was changed before is on disk."""
+        return self._change(lambda run: None)
+
     # Inside -----------------------------------------------------------------------------------------------------
 
     def _change(self, change: Any) -> Future:

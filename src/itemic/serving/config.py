@@ -1,0 +1,82 @@
+"""How a service is set up: one YAML file, read strictly, and environment variables for what a machine decides."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field
+
+from itemic.errors import ConfigError
+from itemic.options import ModelConfig, configured
+from itemic.systems.pipeline import Config as PipelineConfig
+
+PREFIX = "ITEMIC_SERVE_"
+"""What environment variables begin with: ITEMIC_SERVE_PORT=80 is port: 80."""
+
+
+class Limits(ModelConfig):
+    body: int = Field(default=1_000_000, ge=1000)
+    """Bytes of a request."""
+    k: int = Field(default=1000, ge=1)
+    """Items of an answer."""
+    history: int = Field(default=1000, ge=1)
+    """Items of a history, a basket or a list of candidates in a request."""
+    bulk: int = Field(default=1000, ge=1)
+    """Events or items in one request."""
+    rate: float = Field(default=2000, gt=0)
+    """Requests a second for each key; twice as many may come at once."""
+
+
+class Config(ModelConfig):
+    host: str = "127.0.0.1"
+    """The address that is listened at; on another than this machine's own a key is needed."""
+    port: int = Field(default=8321, ge=0, le=65535)
+    """The port; 0 takes a free one."""
+    store: str = "itemic.db"
+    """Where events, items and keys are kept: a file."""
+    models: dict[str, str] = Field(default={})
+    """Folders of fitted models by name; those of the command line come beside them."""
+    data: str | None = None
+    """Folder of the dataset: texts and attributes of items, for search and filters."""
+    pipelines: dict[str, PipelineConfig] = Field(default={})
+    """What answers, by name; the first unless a request names another. None: each model by itself, and where it has
+    nothing to go by, what trends."""
+    timeout: float = Field(default=10, gt=0)
+    """Seconds after which a request is given up."""
+    cors: tuple[str, ...] = ()
+    """Web pages that may ask, as https://shop.example; none by default."""
+    limits: Limits = Limits()
+    """What a request may be."""
+
+
+def read_config(path: Path | None, environment: Mapping[str, str], **given: Any) -> Config:
+    """The config of a file, changed by the environment, and that by what is `given` and not None.
+
+    >>> read_config(None, {"ITEMIC_SERVE_PORT": "80"}, host="0.0.0.0").port
+    80
+
+    Raises:
+        ConfigError: the file cannot be read, or an option does not exist or has a value it cannot have.
+    """
+    document: Any = {}
+    if path is not None:
+        try:
+            document = yaml.safe_load(path.read_text()) or {}
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} cannot be read: {error}. Give the file of the service's options.") from None
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}. Mend it there.") from None
+        if not isinstance(document, dict):
+            raise ConfigError(f"{path} holds no options by name. Write for example: port: 8321")
+    name = str(path) if path is not None else "serve"
+    simple = [key for key, field in Config.model_fields.items() if field.annotation in (str, int, float, str | None)]
+    for variable, value in environment.items():
+        if variable.startswith(PREFIX):
+            option = variable.removeprefix(PREFIX).lower()
+            if option not in simple:
+                listed = ", ".join(PREFIX + key.upper() for key in simple)
+                raise ConfigError(f"the environment variable {variable} sets no option. There are: {listed}.")
+            document[option] = value
+    document |= {option: value for option, value in given.items() if value is not None}
+    return configured(name, Config, document)

@@ -1,0 +1,181 @@
+"""What requests and answers look like: the types of the API, from which its description is made."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MOMENT = 10**14
+"""Milliseconds since 1970, some thousand years on."""
+Id = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+"""The id of a user, an item or an event: text without control characters."""
+Text = Annotated[str, Field(max_length=10_000)]
+Value = str | bool | int | float | None | list[Annotated[str, Field(max_length=1000)]]
+"""The value of an attribute."""
+
+
+class Message(BaseModel):
+    """Unknown fields are refused, and nothing is turned into another type."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, strict=True)
+
+
+class ForSomebody(Message):
+    user: Id | None = None
+    """Who asks: what they did is known."""
+    history: list[Id] | None = None
+    """What somebody did, oldest first, in the place of what is known of the user."""
+    model: Id | None = None
+    """Which model or pipeline answers; the first unless it is named."""
+
+    @model_validator(mode="after")
+    def _of_somebody(self) -> "ForSomebody":
+        if self.user is None and self.history is None:
+            raise ValueError("give a user, or a history, which may be empty")
+        return self
+
+
+class Recommend(ForSomebody):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"user": "42", "k": 10, "where": "price < 20"}]})
+    k: int = Field(default=10, ge=1)
+    """How many items."""
+    where: Annotated[str, Field(max_length=1000)] | None = None
+    """An SQL condition on the attributes of items."""
+    exclude: list[Id] = []
+    """Items that are left out."""
+
+
+class Rank(ForSomebody):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"user": "42", "candidates": ["a", "b"]}]})
+    candidates: list[Id] = Field(min_length=1)
+    """The items that are put into order."""
+
+
+class Similar(Message):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"item": "a", "k": 10}]})
+    item: Id
+    k: int = Field(default=10, ge=1)
+    model: Id | None = None
+
+
+class Complete(Message):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"basket": ["a", "b"], "k": 5}]})
+    basket: list[Id] = Field(min_length=1)
+    """Items that go together, in any order."""
+    k: int = Field(default=10, ge=1)
+    model: Id | None = None
+
+
+class Search(Message):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"text": "red cup", "user": "42"}]})
+    text: Annotated[str, Field(min_length=1, max_length=1000)]
+    """Words of the items' texts."""
+    user: Id | None = None
+    """Whose tastes count beside the words."""
+    history: list[Id] | None = None
+    """The same of somebody never seen."""
+    k: int = Field(default=10, ge=1)
+    where: Annotated[str, Field(max_length=1000)] | None = None
+    model: Id | None = None
+
+
+class Explain(ForSomebody):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"user": "42", "item": "a"}]})
+    item: Id
+    """The item that is explained."""
+    k: int = Field(default=3, ge=1, le=50)
+    """How many items of the history are named."""
+
+
+class Happened(Message):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"id": "e1", "user": "42", "item": "a", "kind": "view"}]})
+    id: Id
+    """Whoever sends it again with the same id changes nothing."""
+    user: Id
+    item: Id
+    time: int | None = Field(default=None, ge=0, le=MOMENT)
+    """Milliseconds since 1970; now unless it is given."""
+    kind: Annotated[str, Field(max_length=50)] = ""
+    """View, cart, purchase, ..."""
+    weight: float = 1.0
+    impression: Id | None = None
+    """The id of the answer that showed the item."""
+
+
+class Events(Message):
+    events: list[Happened] = Field(min_length=1)
+
+
+class Item(Message):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"id": "a", "attributes": {"title": "Cup", "price": 4}}]})
+    id: Id
+    attributes: dict[Annotated[str, Field(min_length=1, max_length=100)], Value] = Field(default={}, max_length=100)
+
+
+class Items(Message):
+    items: list[Item] = Field(min_length=1)
+
+
+class Names(Message):
+    items: list[Id] = Field(min_length=1)
+
+
+class Listed(BaseModel):
+    item: str
+    score: float
+    title: str | None = None
+    source: str | None = None
+    """The stage that named it."""
+    propensity: float | None = None
+    """How likely it was drawn for its place, where lists are drawn."""
+
+
+class List(BaseModel):
+    id: str | None = None
+    """By which events say that they came of this list."""
+    model: str
+    items: list[Listed]
+    reasons: list[str]
+    """What to know about the list, such as that a fallback spoke."""
+
+
+class Because(BaseModel):
+    item: str
+    title: str | None
+    share: float
+    """The share in the score, of 1."""
+
+
+class Explanation(BaseModel):
+    model: str
+    item: str
+    because: list[Because]
+    shared: dict[str, Any]
+    """Attributes that the item shares with items of the history."""
+
+
+class Taken(BaseModel):
+    accepted: int
+    repeated: int
+    """Known before by their ids."""
+    unknown_items: int
+    """Of items that are not in the catalogue: kept, but in no history."""
+
+
+class ItemsTaken(BaseModel):
+    new: int
+    changed: int
+    not_ranked_by: list[str]
+    """Models that rank only the items that they were fitted with."""
+
+
+class Wrong(BaseModel):
+    field: str
+    detail: str
+
+
+class Problem(BaseModel):
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[Wrong] = []

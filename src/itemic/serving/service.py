@@ -1,0 +1,483 @@
+"""The service without its doors: models, histories, items and the store, kept in step.
+
+All that reads or changes a model runs on one thread. Histories are changed where requests arrive, so an event that is
+acknowledged is in the next answer.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from itemic.data import Dataset, Ids, Query, Ragged, Ranking, Table
+from itemic.errors import ConfigError, DataError, QueryError, did_you_mean
+from itemic.nn.reranking import joined
+from itemic.nn.topk import top_k
+from itemic.serving.config import Config
+from itemic.serving.gathering import Gatherer
+from itemic.serving.histories import Histories
+from itemic.serving.search import TextIndex
+from itemic.serving.stores import Event, Impression, Store
+from itemic.serving.stores.base import now
+from itemic.systems.base import Recommender
+from itemic.systems.pipeline import SPOKE, Pipeline
+from itemic.systems.pipeline import Config as PipelineConfig
+
+FOUND = 200
+"""Items found by words that behaviour may reorder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request in codes."""
+
+    user: int
+    history: np.ndarray
+    k: int
+    exclude: np.ndarray
+    candidates: np.ndarray | None = None
+
+
+class Service:
+    """Answers for users by id, takes events and items, and forgets whom it must.
+
+    Raises:
+        ConfigError: a pipeline names what is not there.
+        DataError: the models do not know the same items.
+    """
+
+    def __init__(self, config: Config, models: Mapping[str, Recommender], store: Store, items: Table | None = None):
+        self.config, self.models, self.store = config, dict(models), store
+        self.thread = ThreadPoolExecutor(1, "itemic-model")
+        chosen = dict(config.pipelines) or {name: _alone(name) for name in models}
+        self.pipelines = {name: self._pipeline(name, one, items) for name, one in chosen.items()}
+        first = next(iter(self.pipelines.values()))
+        self.repeats = first.catalogue.repeats
+        table = first.catalogue.items
+        self.names: list[str] = [str(name) for name in table.ids.array.to_pylist()]
+        self.codes = {name: code for code, name in enumerate(self.names)}
+        self.titles = table.titles(np.arange(len(table)))
+        self.attributes: dict[str, dict[str, Any]] = {}
+        self.gone: set[int] = set()
+        self._texts: TextIndex | None = None
+        self._take_stored_items()
+        self.histories = Histories(first.catalogue.users.ids, first.histories, store.forgotten())
+        taken: list[tuple[int, int]] = []
+        for event in store.events():
+            code = self.codes.get(event.item)
+            if code is not None:
+                self.histories.add(event.user, code, event.time)
+                taken.append((code, event.time))
+        self._count(taken)
+        self.gatherer = Gatherer(self._answer, self.thread)
+
+    @classmethod
+    def open(cls, config: Config, store: Store) -> "Service":
+        """The service of the folders that a config names.
+
+        Raises:
+            ConfigError: there is no model, or a pipeline names one that is not there.
+            LoadError: a model cannot be loaded.
+        """
+        if not config.models:
+            raise ConfigError("there is no model to serve. Name its folder: itemic serve runs/e")
+        models = {name: Recommender.load(folder) for name, folder in config.models.items()}
+        items = Dataset.open(config.data).items if config.data is not None else None
+        return cls(config, models, store, items)
+
+    def close(self) -> None:
+        """Ends the thread; the store is its owner's."""
+        self.thread.shutdown()
+
+    def _pipeline(self, name: str, config: PipelineConfig, items: Table | None) -> Pipeline:
+        for role in config.roles:
+            if role not in self.models:
+                near, listed = did_you_mean(role, self.models), ", ".join(self.models)
+                raise ConfigError(
+                    f"pipelines.{name} names the model '{role}', which is not served.{near} Models: {listed}."
+                )
+        if not config.roles:
+            raise ConfigError(f"pipelines.{name} names no model. Give it a source that is one.")
+        return Pipeline.over(config, items, **{role: self.models[role] for role in config.roles})
+
+    # Asking -----------------------------------------------------------------------------------------------------
+
+    def pipeline(self, name: str | None) -> tuple[str, Pipeline]:
+        """The pipeline of this name, or the first.
+
+        Raises:
+            QueryError: there is none of this name.
+        """
+        if name is None:
+            return next(iter(self.pipelines.items()))
+        if name not in self.pipelines:
+            near = did_you_mean(name, self.pipelines)
+            raise QueryError(f"there is no model '{name}'.{near} Models: {', '.join(self.pipelines)}.")
+        return name, self.pipelines[name]
+
+    def asked(
+        self,
+        user: str | None,
+        history: Sequence[str] | None,
+        k: int,
+        exclude: Sequence[str] = (),
+        candidates: Sequence[str] | None = None,
+    ) -> Asked:
+        """A request in codes; a history that is given stands in the place of the one that is known.
+
+        Raises:
+            QueryError: none of the items of a history is known, or k is more than there are.
+        """
+        if k > len(self.names):
+            raise QueryError(
+                f"k is {k:,}; the catalogue has {len(self.names):,} items. Ask for 1 to {len(self.names):,}."
+            )
+        if history is not None:
+            code, items = -1, self.known(history)
+            if history and not len(items):
+                raise QueryError(f"none of the items of the history, such as {history[0]!r}, is in the catalogue.")
+        else:
+            code, items = self.histories.of(user) if user is not None else (-1, np.empty(0, np.int32))
+        wanted = None if candidates is None else np.unique(self.known(candidates))
+        return Asked(code, items, k, self.known(exclude), wanted)
+
+    def known(self, names: Sequence[str]) -> np.ndarray:
+        """The codes of these items, without those that are not known."""
+        found = [self.codes[name] for name in names if name in self.codes]
+        return np.array(found, np.int32)
+
+    async def recommend(self, model: str | None, user: str | None, one: Asked, where: str | None = None) -> dict:
+        """The answer to a request, with the name under which it is logged."""
+        name, _ = self.pipeline(model)
+        row = await self.gatherer.ask((name, where, one.candidates is not None), one)
+        answer = {"id": secrets.token_hex(8), "model": name, **row}
+        drawn = (
+            [item["propensity"] for item in row["items"]] if row["items"] and "propensity" in row["items"][0] else None
+        )
+        self.store.log(Impression(answer["id"], user, now(), name, [item["item"] for item in row["items"]], drawn))
+        return answer
+
+    def _answer(self, key: tuple[str, str | None, bool], asked: Sequence[Asked]) -> list[dict]:
+        """The answers to requests that differ in nothing but who asks; on the thread of the models."""
+        name, where, given = key
+        pipeline = self.pipelines[name]
+        lengths = np.fromiter((len(one.history) for one in asked), np.int64, len(asked))
+        candidates: Any = None
+        if where is not None:
+            candidates = np.flatnonzero(self._where(pipeline, where)).astype(np.int32)
+        if given:
+            lists = [one.candidates if one.candidates is not None else np.empty(0, np.int32) for one in asked]
+            if candidates is not None:
+                lists = [one[np.isin(one, candidates)] for one in lists]
+            sizes = np.fromiter((len(one) for one in lists), np.int64, len(lists))
+            candidates = Ragged.from_lengths(np.concatenate(lists), sizes)
+        out = [one.exclude for one in asked]
+        exclude = None
+        if any(len(codes) for codes in out):
+            exclude = Ragged.from_lengths(np.concatenate(out), np.fromiter(map(len, out), np.int64, len(out)))
+        query = Query(
+            user=np.array([one.user for one in asked], np.int32),
+            history=Ragged.from_lengths(np.concatenate([one.history for one in asked]), lengths),
+            candidates=candidates,
+            exclude=exclude,
+            repeats=self.repeats,
+        )
+        ranking = pipeline.rank(query, max(one.k for one in asked))
+        return [self._row(ranking, row, one.k) for row, one in enumerate(asked)]
+
+    def _where(self, pipeline: Pipeline, condition: str) -> np.ndarray:
+        try:
+            return pipeline.where(condition)
+        except DataError as error:
+            raise QueryError(str(error).replace("--where", "where")) from None
+
+    def _row(self, ranking: Ranking, row: int, k: int) -> dict:
+        """What one request is answered, in ids."""
+        items = []
+        source, drawn = ranking.columns.get("source"), ranking.columns.get("propensity")
+        said: set[str] = set()
+        for place, (code, score) in enumerate(zip(ranking.items[row, :k].tolist(), ranking.scores[row, :k].tolist())):
+            if code < 0 or code in self.gone:
+                continue
+            one: dict[str, Any] = {"item": self.names[code], "score": score}
+            if self.titles[code] is not None:
+                one["title"] = self.titles[code]
+            if source is not None:
+                one["source"] = str(source[row, place])
+                said.add(one["source"])
+            if drawn is not None:
+                one["propensity"] = float(drawn[row, place])
+            items.append(one)
+        mine = [
+            reason for reason in ranking.reasons if not reason.endswith(SPOKE) or reason.removesuffix(SPOKE) in said
+        ]
+        return {"items": items, "reasons": mine}
+
+    async def similar(self, model: str | None, item: str, k: int) -> dict:
+        """The items most like an item."""
+        name, pipeline = self.pipeline(model)
+        code = self.code(item)
+        k = min(k, pipeline.judge.catalogue.n_items)
+        ranking = await self._on_thread(pipeline.similar, [code], k)
+        return {"model": name, **self._row(ranking, 0, k)}
+
+    async def complete(self, model: str | None, basket: Sequence[str], k: int) -> dict:
+        """Items that go with a basket; a model that knows no baskets reads it as a history."""
+        name, pipeline = self.pipeline(model)
+        codes = self.known(basket)
+        if not len(codes):
+            raise QueryError(f"none of the items of the basket, such as {basket[0]!r}, is in the catalogue.")
+        rows = Ragged.from_lengths(codes, np.array([len(codes)]))
+        reads = "basket" in pipeline.judge.entry.answers
+        query = Query(basket=rows, exclude=rows) if reads else Query(history=rows)
+        ranking = await self._on_thread(pipeline.rank, query, min(k, len(self.names)))
+        answer = self._row(ranking, 0, k)
+        if not reads:
+            answer["reasons"].append(f"{pipeline.judge.entry.name} read the basket as a history")
+        return {"model": name, **answer}
+
+    async def search(self, model: str | None, text: str, one: Asked | None, k: int, where: str | None) -> dict:
+        """Items by words; where somebody asks, those found are put into an order that also follows what they did."""
+        name, pipeline = self.pipeline(model)
+        return {"model": name, **await self._on_thread(self._search, pipeline, text, one, k, where)}
+
+    def _search(self, pipeline: Pipeline, text: str, one: Asked | None, k: int, where: str | None) -> dict:
+        if self._texts is None:
+            self._texts = TextIndex(pipeline.catalogue.items)
+        scores = self._texts.scores(text)
+        scores[[code for code in self.gone if code < len(scores)]] = 0
+        if where is not None:
+            scores = np.where(self._where(pipeline, where), scores, 0)
+        scores = np.where(scores > 0, scores, np.float32(-np.inf))
+        items, worth = top_k(scores[None], min(max(k, FOUND), len(scores)))
+        reasons = () if self._texts.columns else ("the items have no texts: serve them with --data",)
+        if one is not None and (one.user >= 0 or len(one.history)):
+            found = items[0][items[0] >= 0]
+            query = Query(
+                user=np.array([one.user], np.int32),
+                history=Ragged.from_lengths(one.history, np.array([len(one.history)])),
+                candidates=Ragged.from_lengths(found, np.array([len(found)])),
+                repeats=True,
+            )
+            liked = pipeline.rank(query, max(1, len(found))).items
+            pool = joined([items, liked], [1.0, 1.0])
+            items, worth = pool.items, pool.scores
+        return self._row(Ranking(items, worth, None, reasons), 0, k)
+
+    async def explain(self, model: str | None, one: Asked, item: str, k: int) -> dict:
+        """Which items of the history a recommendation comes from, and what it shares with them."""
+        name, pipeline = self.pipeline(model)
+        code = self.code(item)
+        shares = await self._on_thread(pipeline.shares, one.history, code)
+        because = [
+            {"item": self.names[c], "title": self.titles[c], "share": round(share, 4)} for c, share in shares[:k]
+        ]
+        return {"model": name, "item": item, "because": because, "shared": self._shared(pipeline, one.history, code)}
+
+    def _shared(self, pipeline: Pipeline, history: np.ndarray, code: int) -> dict[str, Any]:
+        """The values that an item shares with most of a history, by column, and with how many of its items."""
+        table, shared = pipeline.catalogue.items, {}
+        texts = {*table.roles.get("title", []), *table.roles.get("text", [])}
+        for column in table.names:
+            if column in texts or not len(history):
+                continue
+            mine, *theirs = table.column(column).take(pa.array([code, *history[-50:].tolist()])).to_pylist()
+            n = sum(value == mine for value in theirs)
+            if mine is not None and n:
+                shared[column] = {"value": mine, "items": n}
+        return shared
+
+    def code(self, item: str) -> int:
+        """The code of an item.
+
+        Raises:
+            UnknownItem: there is none of this id, or it was deleted.
+        """
+        code = self.codes.get(item, -1)
+        if code < 0 or code in self.gone:
+            raise UnknownItem(f"there is no item '{item}'.")
+        return code
+
+    async def _on_thread(self, work: Any, *values: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self.thread, work, *values)
+
+    # Taking events ----------------------------------------------------------------------------------------------
+
+    async def add_events(self, events: Sequence[Event]) -> dict[str, int]:
+        """Stores events, and from then on answers by them; says how many were new."""
+        new = await asyncio.wrap_future(self.store.add_events(events))
+        taken: list[tuple[int, int]] = []
+        for event, is_new in zip(events, new):
+            code = self.codes.get(event.item)
+            if is_new and code is not None:
+                self.histories.add(event.user, code, event.time)
+                taken.append((code, event.time))
+        if taken:
+            self.thread.submit(self._count, taken)
+        strange = sum(event.item not in self.codes for event in events)
+        return {"accepted": sum(new), "repeated": len(new) - sum(new), "unknown_items": strange}
+
+    def _count(self, taken: Sequence[tuple[int, int]]) -> None:
+        if taken:
+            codes, times = (np.array(column) for column in zip(*taken))
+            for pipeline in self.pipelines.values():
+                pipeline.took(codes, times)
+
+    async def user(self, user: str) -> dict | None:
+        """All that is known of a user; None where nothing is."""
+        await asyncio.wrap_future(self.store.flush())
+        events = [event._asdict() for event in self.store.events(user=user)]
+        shown = [one._asdict() for one in self.store.impressions(user=user)]
+        if not (events or shown or self.histories.knows(user)):
+            return None
+        _, history = self.histories.of(user)
+        return {"user": user, "history": [self.names[c] for c in history], "events": events, "impressions": shown}
+
+    async def delete_user(self, user: str) -> dict[str, int]:
+        """Forgets a user: events, impressions and history; models at the next refresh."""
+        self.histories.forget(user)
+        return await asyncio.wrap_future(self.store.delete_user(user))
+
+    # Taking items -----------------------------------------------------------------------------------------------
+
+    async def put_items(self, items: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Stores items and takes them in; they may be listed at once by whatever ranks new items."""
+        table = await self._on_thread(self._checked, items)
+        await asyncio.wrap_future(self.store.put_items(items))
+        return await self._on_thread(self._take_items, items, table)
+
+    def _checked(self, items: Mapping[str, Mapping[str, Any]]) -> Table:
+        """The items in the columns of the catalogue.
+
+        Raises:
+            DataError: a value is not of the kind that its column holds.
+        """
+        ours = next(iter(self.pipelines.values())).catalogue.items
+        if ours.ids.are_integers:
+            for name in items:
+                if not name.lstrip("-").isdigit() or len(name) > 18 or str(int(name)) != name:
+                    raise DataError(f"item ids are integers here, not text as '{name}'. Give integers.")
+        columns: dict[str, Any] = {}
+        for column in ours.names:
+            kind = ours.column(column).type
+            try:
+                columns[column] = pa.array([one.get(column) for one in items.values()], kind)
+            except (pa.ArrowException, TypeError, ValueError, OverflowError):
+                wrong = next(v for one in items.values() if (v := one.get(column)) is not None)
+                raise DataError(f"attribute '{column}' holds {kind}; {wrong!r} does not fit. Mend it.") from None
+        ids = [int(name) for name in items] if ours.ids.are_integers else list(items)
+        return Table(Ids(ids), pa.table(columns), ours.roles)
+
+    def _take_items(self, items: Mapping[str, Mapping[str, Any]], table: Table) -> dict[str, Any]:
+        names = list(items)
+        new = np.array([n for n, name in enumerate(names) if name not in self.codes], np.int64)
+        old = np.array([n for n, name in enumerate(names) if name in self.codes], np.int64)
+        pipelines = list(self.pipelines.values())
+        if len(old):
+            where = np.array([self.codes[names[n]] for n in old])
+            changed = _replaced(pipelines[0].catalogue.items, where, table.take(old))
+            for pipeline in pipelines:
+                pipeline.describe_items(changed)
+                pipeline.open_items(where)
+        if len(new):
+            for pipeline in pipelines:
+                pipeline.add_items(table.take(new))
+        whole = pipelines[0].catalogue.items
+        for n in new:
+            self.codes[names[n]] = len(self.names)
+            self.names.append(names[n])
+            self.titles.append(None)
+        codes = np.array([self.codes[name] for name in names], np.int64)
+        for code, title in zip(codes.tolist(), whole.titles(codes)):
+            self.titles[code] = title
+            self.gone.discard(code)
+        self.attributes |= {name: dict(items[name]) for name in names}
+        self._texts = None
+        behind = sorted(
+            {role for p in pipelines for role in p.declared if p.parts[role].catalogue.n_items < len(self.names)}
+        )
+        return {"new": len(new), "changed": len(old), "not_ranked_by": behind}
+
+    async def delete_items(self, names: Sequence[str]) -> dict[str, int]:
+        """Deletes items: no answer names them from now on."""
+        await asyncio.wrap_future(self.store.delete_items(names))
+        codes = [self.codes[name] for name in names if name in self.codes]
+        self.gone |= set(codes)
+        await self._on_thread(self._drop_items, codes)
+        return {"deleted": len(codes)}
+
+    def _drop_items(self, codes: Sequence[int]) -> None:
+        for code in codes:
+            self.attributes.pop(self.names[code], None)
+        for pipeline in self.pipelines.values():
+            pipeline.close_items(codes)
+
+    def item(self, name: str) -> dict[str, Any]:
+        """The attributes of an item."""
+        code = self.code(name)
+        if name in self.attributes:
+            return {"item": name, "attributes": self.attributes[name]}
+        table = next(iter(self.pipelines.values())).catalogue.items
+        row = table.frame.slice(code, 1).to_pylist()[0] if table.names else {}
+        return {"item": name, "attributes": {key: value for key, value in row.items() if value is not None}}
+
+    def _take_stored_items(self) -> None:
+        """Brings the catalogue to where the store left it."""
+        kept, gone = {}, []
+        for name, attributes in self.store.items():
+            if attributes is None:
+                gone.append(name)
+            else:
+                kept[name] = attributes
+        if kept:
+            self._take_items(kept, self._checked(kept))
+        codes = [self.codes[name] for name in gone if name in self.codes]
+        self.gone |= set(codes)
+        self._drop_items(codes)
+
+
+class UnknownItem(QueryError):
+    """An item that is asked for by its id and is not there."""
+
+
+def _alone(name: str) -> PipelineConfig:
+    sources = {name: {}, "trending": {"kind": "trending"}}
+    return PipelineConfig.model_validate({"sources": sources, "fallback": ["trending"]})
+
+
+def _replaced(table: Table, rows: np.ndarray, by: Table) -> Table:
+    """The table with other values in these rows."""
+    take = np.arange(len(table))
+    take[rows] = len(table) + np.arange(len(rows))
+    columns = {}
+    for name in table.names:
+        column = table.frame.column(name)
+        both = pa.chunked_array([*column.chunks, *by.column(name).cast(column.type).chunks], column.type)
+        columns[name] = both.take(pa.array(take))
+    return Table(table.ids, pa.table(columns), table.roles)
+
+
+def names_of(folders: Sequence[str]) -> dict[str, str]:
+    """Folders of models by the names under which they are served: the last part of each.
+
+    >>> names_of(["runs/ease", "runs/words/"])
+    {'ease': 'runs/ease', 'words': 'runs/words/'}
+
+    Raises:
+        ConfigError: two have the same name.
+    """
+    named: dict[str, str] = {}
+    for folder in folders:
+        name = Path(folder).resolve().name
+        if name in named:
+            raise ConfigError(
+                f"{named[name]} and {folder} would both be served as '{name}'. Name them in models: of a file."
+            )
+        named[name] = folder
+    return named
