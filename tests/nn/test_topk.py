@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 
 from itemic import threads
 from itemic.nn import topk
-from itemic.nn.topk import BFLOAT16, FLOAT32, plain_top_k, score_pairs, top_k, top_k_inner
+from itemic.nn.topk import BFLOAT16, FLOAT32, plain_top_k, prepared, score_pairs, top_k, top_k_inner
 
 PRODUCTS = pytest.mark.parametrize("product", [FLOAT32, BFLOAT16], ids=lambda p: p.name)
 
@@ -188,3 +188,17 @@ def test_vectors_with_nan_or_infinity_leave_the_other_items_where_they_are(produ
 def test_float32_is_used_until_torch_is_loaded(monkeypatch):
     monkeypatch.delitem(topk.sys.modules, "torch", raising=False)
     assert topk.fastest_product() is FLOAT32
+
+
+@pytest.mark.parametrize("n_queries", [1, 5, 40])
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+def test_prepared_items_give_the_same_lists(n_queries, spread):
+    rng = np.random.default_rng(0)
+    items = rng.normal(size=(3000, 8)).astype(np.float32) * rng.lognormal(0, spread, (3000, 1)).astype(np.float32)
+    items[rng.random(3000) < 0.1] = items[0]  # equal scores
+    queries, allowed = rng.normal(size=(n_queries, 8)).astype(np.float32), rng.random(3000) < 0.5
+    exclude = (rng.integers(0, 3000, 30 * n_queries), np.arange(0, 30 * n_queries + 1, 30))
+    for mask in (None, allowed):
+        plain = top_k_inner(queries, items, 20, exclude, mask)
+        for ours, theirs in zip(top_k_inner(queries, prepared(items, mask), 20, exclude), plain):
+            np.testing.assert_array_equal(ours, theirs)

@@ -119,8 +119,10 @@ def test_check_says_what_would_be_served_and_serves_nothing(runs, tmp_path):
     assert done.stdout.splitlines()[1].split() == ["main", "itemknn,", "trending"]
     wrong = CONFIG.replace("itemknn:", "itemnn:")
     done = run("serve", runs / "itemknn", *store, "--config", written(tmp_path, wrong), "--check", code=1)
-    said = "error: pipelines.main names the model 'itemnn', which is not served. Did you mean 'itemknn'? Models: itemknn.\n"
-    assert done.stderr == said
+    said = (
+        "error: pipelines.main names the model 'itemnn', which is not served. Did you mean 'itemknn'? Models: itemknn."
+    )
+    assert done.stderr.strip() == said
     assert run("serve", "--check", *store, code=1).stderr == (
         "error: there is no model to serve. Name its folder: itemic serve runs/e\n"
     )

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int, Int32
+from jaxtyping import Bool, Float32, Float64, Int, Int32
 
 from itemic import threads
 
@@ -24,6 +24,7 @@ Top = tuple[Int32[np.ndarray, "queries k"], Float32[np.ndarray, "queries k"]]
 """Item codes and their scores, best first."""
 
 BLOCK = (256, 2048)  # queries and items scored at once: 2 MB of float32, about a second-level cache
+STRIP = 8192  # items scored at once for few queries: 2 MB of vectors of 64; longer ones are left later
 TINY = float(np.finfo(np.float32).tiny)  # what a processor may flush to zero
 FEW = 8  # queries for which bounding the items costs more than scoring them
 
@@ -64,9 +65,33 @@ def plain_top_k(scores: Float32[np.ndarray, "queries items"], k: int, exclude: E
     return np.pad(items, missing, constant_values=-1), np.pad(top, missing, constant_values=-np.inf)
 
 
+class Prepared(NamedTuple):
+    """Items as `top_k_inner` wants them, for those who ask often: by falling length, without those not allowed."""
+
+    items: Float32[np.ndarray, "items dim"]
+    codes: Int32[np.ndarray, " items"]
+    norms: Float64[np.ndarray, " items"]
+
+
+def prepared(items: Float32[np.ndarray, "items dim"], allowed: Bool[np.ndarray, " items"] | None = None) -> Prepared:
+    """The items in the order in which they are searched: a list soon full of large scores spares the short vectors.
+
+    >>> prepared(np.array([[0, 1], [0, 3], [0, 2]], np.float32), np.array([True, True, False])).codes.tolist()
+    [1, 0]
+    """
+    from itemic.nn import _topk_kernels as kernels
+
+    codes = np.arange(len(items), dtype=np.int32) if allowed is None else np.flatnonzero(allowed).astype(np.int32)
+    items = np.ascontiguousarray(items if allowed is None else items[codes], dtype=np.float32)
+    norms = np.empty(len(items))
+    kernels.norms(items, norms)
+    order = np.argsort(-norms, kind="stable")
+    return Prepared(items[order], codes[order], norms[order])
+
+
 def top_k_inner(
     queries: Float32[np.ndarray, "queries dim"],
-    items: Float32[np.ndarray, "items dim"],
+    items: "Float32[np.ndarray, 'items dim'] | Prepared",
     k: int,
     exclude: Exclude | None = None,
     allowed: Bool[np.ndarray, " items"] | None = None,
@@ -74,6 +99,8 @@ def top_k_inner(
     product: "Product | None" = None,
 ) -> Top:
     """The k items with the largest inner product with each query; holds one block of scores per thread at a time.
+
+    Items that are searched often may be given `prepared`, which then says what is allowed.
 
     >>> users = np.array([[1, 0], [0, 1]], dtype=np.float32)
     >>> items = np.array([[3, 1], [2, 2], [1, 3]], dtype=np.float32)
@@ -84,27 +111,25 @@ def top_k_inner(
     """
     from itemic.nn import _topk_kernels as kernels
 
-    codes = np.arange(len(items), dtype=np.int32) if allowed is None else np.flatnonzero(allowed).astype(np.int32)
     queries = np.ascontiguousarray(queries, dtype=np.float32)
-    items = np.ascontiguousarray(items if allowed is None else items[codes], dtype=np.float32)
     values, offsets = _sorted_rows(exclude, len(queries))
-    top = _empty(len(queries), k)
-    if len(queries) <= FEW and product is None:
-        kernels.direct(queries, items, codes, values, offsets, top.scores, top.items)
+    top, dim = _empty(len(queries), k), queries.shape[1]
+    if len(queries) <= FEW and product is None and not isinstance(items, Prepared):
+        codes = np.arange(len(items), dtype=np.int32) if allowed is None else np.flatnonzero(allowed).astype(np.int32)
+        given = np.ascontiguousarray(items if allowed is None else items[codes], dtype=np.float32)
+        kernels.direct(queries, given, codes, values, offsets, top.scores, top.items)
         kernels.finish(top.scores, top.items)
         return top.items, top.scores
-    query_norms, item_norms = np.empty(len(queries)), np.empty(len(items))
+    items, codes, item_norms = items if isinstance(items, Prepared) else prepared(items, allowed)
+    query_norms = np.empty(len(queries))
     kernels.norms(queries, query_norms)
-    kernels.norms(items, item_norms)
-    order = np.argsort(-item_norms, kind="stable")  # a list soon full of large scores spares the small vectors
-    items, codes, item_norms = items[order], codes[order], item_norms[order]
-    work, dim = len(queries) * items.size, queries.shape[1]
+    work = len(queries) * items.size
     product = product or (fastest_product() if work > 10**9 else FLOAT32)
     screened, share = product.prepare(items), product.error(dim)
 
     def fill(rows: slice) -> None:
         inside, within = queries[rows], offsets[rows.start : rows.stop + 1]
-        width = max(block[1], block[0] * block[1] // len(inside))  # few queries take long strips of items
+        width = max(block[1], min(STRIP, block[0] * block[1] // len(inside)))  # few queries take longer strips of items
         approximate, buffer = product.prepare(inside), product.buffer(len(inside) * min(width, len(items)))
         for first in range(0, len(items), width):
             part = slice(first, min(first + width, len(items)))

@@ -44,6 +44,7 @@ def serve(config: Config, say: Callable[[str], None]) -> None:
     try:
         check_door(config, bool(store.keys()))
         service = Service.open(config, store)
+        service.warm()
         settings = uvicorn.Config(
             make_app(service), log_level="warning", access_log=False, server_header=False, timeout_keep_alive=30
         )

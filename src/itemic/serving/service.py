@@ -25,7 +25,7 @@ from itemic.serving.histories import Histories
 from itemic.serving.search import TextIndex
 from itemic.serving.stores import Event, Impression, Store
 from itemic.serving.stores.base import now
-from itemic.systems.base import Recommender
+from itemic.systems.base import Recommender, VectorRecommender
 from itemic.systems.pipeline import SPOKE, Pipeline
 from itemic.systems.pipeline import Config as PipelineConfig
 
@@ -75,6 +75,7 @@ class Service:
                 self.histories.add(event.user, code, event.time)
                 taken.append((code, event.time))
         self._count(taken)
+        self._settle()
         self.gatherer = Gatherer(self._answer, self.thread)
 
     @classmethod
@@ -94,6 +95,18 @@ class Service:
     def close(self) -> None:
         """Ends the thread; the store is its owner's."""
         self.thread.shutdown()
+
+    def _settle(self) -> None:
+        """Makes models ready for many small requests."""
+        for model in self.models.values():
+            if isinstance(model, VectorRecommender):
+                model.settle()
+
+    def warm(self) -> None:
+        """Answers once by every pipeline, so that the first who asks does not wait for what is loaded late."""
+        for name in self.pipelines:
+            for user in (0, -1):
+                self._answer((name, None, False), [Asked(user, np.zeros(1, np.int32), 1, np.empty(0, np.int32))])
 
     def _pipeline(self, name: str, config: PipelineConfig, items: Table | None) -> Pipeline:
         for role in config.roles:
@@ -399,6 +412,8 @@ class Service:
             self.gone.discard(code)
         self.attributes |= {name: dict(items[name]) for name in names}
         self._texts = None
+        if len(new):
+            self._settle()
         behind = sorted(
             {role for p in pipelines for role in p.declared if p.parts[role].catalogue.n_items < len(self.names)}
         )

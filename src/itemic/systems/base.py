@@ -15,7 +15,7 @@ from itemic.data import Dataset, EvalSet, Interactions, Query, Ragged, Ranking, 
 from itemic.data.importing import item_table
 from itemic.errors import ItemicError, QueryError
 from itemic.model import C, M, Model, ModelConfig
-from itemic.nn.topk import score_pairs, top_k, top_k_inner
+from itemic.nn.topk import Prepared, prepared, score_pairs, top_k, top_k_inner
 
 BLOCK_BYTES = 128 << 20
 """How much memory one block of scores may take."""
@@ -247,6 +247,13 @@ class ScoreRecommender(Recommender[C, M]):
 class VectorRecommender(Recommender[C, M]):
     """For systems whose score is the inner product of a vector of the request and a vector of the item."""
 
+    _settled: Float32[np.ndarray, "items dim"] | None = None
+    _searches: "list[tuple[Bool[np.ndarray, ' items'] | None, Prepared]]"
+
+    def add_items(self, items: Any) -> Self:
+        self._settled = None
+        return super().add_items(items)
+
     def query_vectors(self, query: Query) -> Float32[np.ndarray, "queries dim"]:
         """One vector a request."""
         raise TypeError(f"{type(self).__name__} defines no query_vectors")
@@ -276,7 +283,28 @@ class VectorRecommender(Recommender[C, M]):
         vectors = np.ascontiguousarray(self.query_vectors(query), np.float32)
         masked = query.masked()
         exclude = (masked.values, masked.offsets)
+        allowed = None if allowed is not None and allowed.all() else allowed
+        if self._settled is not None:
+            return top_k_inner(vectors, self._searched(allowed), k, exclude=exclude)
         return top_k_inner(vectors, np.asarray(self.item_vectors(), np.float32), k, exclude=exclude, allowed=allowed)
+
+    def settle(self) -> None:
+        """Keeps the item vectors in the order in which they are searched, for a model that answers often.
+
+        It holds them a second time. Call it again after whatever changes them; `add_items` makes it forget.
+        """
+        self._settled = np.asarray(self.item_vectors(), np.float32)
+        self._searches = [(None, prepared(self._settled))]
+
+    def _searched(self, allowed: Bool[np.ndarray, " items"] | None) -> Prepared:
+        """The settled vectors of the items that are allowed; the latest two choices are remembered."""
+        for mask, found in self._searches:
+            if mask is allowed or (mask is not None and allowed is not None and np.array_equal(mask, allowed)):
+                return found
+        assert self._settled is not None
+        found = prepared(self._settled, allowed)
+        self._searches = [self._searches[-1], (allowed, found)]
+        return found
 
     def _score_candidates(self, query: Query) -> Float32[np.ndarray, " candidates"]:
         assert isinstance(query.candidates, Ragged)
