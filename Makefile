@@ -7,10 +7,14 @@ FIND_PYTHON := $(firstword $(foreach name,python3.11 python3.12 python3.13 pytho
 	$(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
 PYTHON ?= $(FIND_PYTHON)
 
-.PHONY: demo test test-slow lint docs peers clean
+.PHONY: demo serve test test-slow lint docs peers clean
 
 demo: $(VENV)/installed
 	@$(BIN)/itemic demo $(DATA)
+
+serve: $(VENV)/installed-serve
+	@test -d runs/demo/ease || $(BIN)/itemic demo
+	@$(BIN)/itemic serve runs/demo/ease runs/demo/itemknn runs/demo/lightgcn --data runs/demo/shop --store runs/demo/events.db
 
 test: $(VENV)/installed-dev
 	@$(BIN)/pytest
@@ -41,10 +45,15 @@ $(VENV)/installed: $(VENV)/python pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
+$(VENV)/installed-serve: $(VENV)/python pyproject.toml constraints.txt
+	@echo "installing itemic and its service into $(VENV) (once; a few minutes)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[serve]"
+	@touch $@ $(VENV)/installed
+
 $(VENV)/installed-dev: $(VENV)/python pyproject.toml constraints.txt
 	@echo "installing itemic and its development tools into $(VENV) (once; a few minutes)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
-	@touch $@ $(VENV)/installed
+	@touch $@ $(VENV)/installed $(VENV)/installed-serve
 
 clean:
 	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache .hypothesis

@@ -10,6 +10,7 @@ shop.recommend("ann", k=5).items[0].title
 import http.client
 import json
 import threading
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -152,9 +153,16 @@ class Client:
         """Forgets a user."""
         return self.call("DELETE", f"/v1/users/{quote(user, safe='')}")
 
-    def ready(self) -> dict[str, Any]:
-        """The models that answer."""
-        return self.call("GET", "/v1/ready")
+    def ready(self, wait: float = 0) -> dict[str, Any]:
+        """The models that answer; a service that is starting is given so many seconds."""
+        end = time.monotonic() + wait
+        while True:
+            try:
+                return self.call("GET", "/v1/ready")
+            except ServiceError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
 
     def call(self, method: str, path: str, told: Mapping[str, Any] | None = None) -> Any:
         """The answer of any path; what is None is not sent. A connection that was closed meanwhile is made again.
