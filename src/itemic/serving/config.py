@@ -9,7 +9,7 @@ from pydantic import Field
 
 from itemic.errors import ConfigError
 from itemic.options import ModelConfig, configured
-from itemic.systems.pipeline import Config as PipelineConfig
+from itemic.systems.pipelines.config import Config as PipelineConfig
 
 PREFIX = "ITEMIC_SERVE_"
 """What environment variables begin with: ITEMIC_SERVE_PORT=80 is port: 80."""

@@ -26,8 +26,8 @@ from itemic.serving.search import TextIndex
 from itemic.serving.stores import Event, Impression, Store
 from itemic.serving.stores.base import now
 from itemic.systems.base import Recommender, VectorRecommender
-from itemic.systems.pipeline import SPOKE, Pipeline
-from itemic.systems.pipeline import Config as PipelineConfig
+from itemic.systems.pipelines.config import Config as PipelineConfig
+from itemic.systems.pipelines.pipeline import SPOKE, Pipeline
 
 FOUND = 200
 """Items found by words that behaviour may reorder."""
@@ -206,7 +206,7 @@ class Service:
 
     def _where(self, pipeline: Pipeline, condition: str) -> np.ndarray:
         try:
-            return pipeline.where(condition)
+            return pipeline.rules.where(condition)
         except DataError as error:
             raise QueryError(str(error).replace("--where", "where")) from None
 

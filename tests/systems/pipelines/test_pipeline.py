@@ -11,7 +11,8 @@ from itemic.errors import ConfigError, DataError, QueryError
 from itemic.evaluation import evaluate
 from itemic.model import load
 from itemic.registry import find
-from itemic.systems.pipeline import Config, Pipeline
+from itemic.systems.pipelines.config import Config
+from itemic.systems.pipelines.pipeline import Pipeline
 
 PEOPLE = Ragged.from_lists([[0, 4, 8], [1, 5], []])
 ASKED = Query(history=PEOPLE)
@@ -91,7 +92,7 @@ def test_what_is_closed_to_many_is_marked_and_to_few_is_left_out_alike(models, m
     made = pipeline(models, **options(bpr=None))
     made.close_items([2, 3, 5])
     few = made.rank(ASKED, 10).items
-    monkeypatch.setattr("itemic.systems.pipeline.FEW", 0)
+    monkeypatch.setattr("itemic.systems.pipelines.pipeline.FEW", 0)
     np.testing.assert_array_equal(made.rank(ASKED, 10).items, few)
     assert not {2, 3, 5} & set(few.ravel().tolist())
 

@@ -5,145 +5,34 @@ learns (what is out of stock, three of a brand at most). One that names a single
 Its parts are the models that its sources and its ranker name; those not given are fitted first.
 """
 
-import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as Late
-from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int32
-from pydantic import Field, model_validator
 
 from itemic.data import Dataset, Interactions, Query, Ragged, Ranking, Table
 from itemic.data.importing import item_table
 from itemic.errors import ConfigError, DataError, QueryError
 from itemic.model import Part, facts_of
 from itemic.nn.reranking import Pool, diverse, drawn, from_0_to_1, joined
-from itemic.options import ModelConfig
 from itemic.registry import entries, system
-from itemic.systems.base import Recommender, SystemConfig, VectorRecommender, best_candidates
+from itemic.systems.base import Recommender, VectorRecommender, best_candidates
+from itemic.systems.pipelines.config import Config, Diversity
+from itemic.systems.pipelines.lists import Lists, first_open, nothing, padded, silent, within
+from itemic.systems.pipelines.rules import Rules
+from itemic.systems.pipelines.timing import Budgets
 
 DAY = 86_400_000
 """Milliseconds."""
 FEW = 256
 """Items closed to everybody that are cheaper to leave out one by one than by marking all the others."""
-REMEMBERED = 64
-"""Conditions whose items are remembered."""
 SPOKE = " spoke for others that had too little"
 """What is said of a fallback, after its name."""
 LAST = 50
 """Items of a history, the newest, among which an explanation looks."""
-
-
-class Source(ModelConfig):
-    kind: Literal["model", "trending", "recent", "list"] = "model"
-    """A model, what many took of late, the newest items, or a list made by hand."""
-    n: int = Field(default=200, ge=1)
-    """How many items it names for each request."""
-    weight: float = Field(default=1.0, gt=0)
-    """How much its places count beside those of other sources, where no ranker decides."""
-    budget: float | None = Field(default=None, gt=0)
-    """Milliseconds after which it is not waited for; None waits."""
-    model: str | None = None
-    """Of a model: its role among the parts; None is the name of the source."""
-    half_life: float | None = Field(default=None, gt=0)
-    """Of trending: days after which an interaction counts half. Default: 7."""
-    column: str | None = None
-    """Of recent: the column of the item table that says how new an item is; None takes those added last."""
-    items: tuple[str, ...] | None = None
-    """Of a list: ids of its items, best first."""
-
-    @model_validator(mode="after")
-    def _fits_its_kind(self) -> "Source":
-        owner = {"model": "model", "half_life": "trending", "column": "recent", "items": "list"}
-        for option, kind in owner.items():
-            if getattr(self, option) is not None and self.kind != kind:
-                raise ValueError(f"{option} is an option of sources of the kind '{kind}', not '{self.kind}'")
-        if self.kind == "list" and not self.items:
-            raise ValueError("a list needs items")
-        return self
-
-
-class Filters(ModelConfig):
-    where: str | None = None
-    """An SQL condition on the item table that every listed item satisfies, such as "stock > 0"."""
-    blocked: tuple[str, ...] = ()
-    """Ids of items that are never listed."""
-    seen: bool | None = None
-    """Whether items of the history are left out; None does as the request says."""
-
-
-class Diversity(ModelConfig):
-    mmr: float = Field(default=0.0, ge=0, lt=1)
-    """The share of unlikeness in maximal marginal relevance; 0 is off."""
-    vectors: str | None = None
-    """The part by whose vectors items are alike; None takes the first that has vectors."""
-    caps: dict[str, int] = Field(default={})
-    """How many items with the same value of a column a list may have."""
-    pin: tuple[str, ...] = ()
-    """Ids of items that come first, in this order, wherever they may be listed."""
-    boost: dict[str, float] = Field(default={})
-    """By an SQL condition on the item table: what the relevance (0 to 1) of items that satisfy it is multiplied by."""
-
-    @property
-    def reorders(self) -> bool:
-        """Whether the list is made step by step."""
-        return self.mmr > 0 or bool(self.caps)
-
-
-class Config(SystemConfig):
-    sources: dict[str, Source] = Field(default={"itemknn": Source(), "trending": Source(kind="trending")})
-    """Where candidates come from, by name."""
-    fallback: tuple[str, ...] = ("trending",)
-    """Sources that are asked only for what is missing, in this order: where the others have nothing or were late."""
-    filters: Filters = Filters()
-    """What may not be listed."""
-    ranker: str | None = None
-    """The part by whose scores candidates are ranked; None joins the lists of the sources by places."""
-    budget: float | None = Field(default=None, gt=0)
-    """Milliseconds that the ranker may take; when it is late the places in the lists decide."""
-    diversity: Diversity = Diversity()
-    """What is changed about the order."""
-    temperature: float | None = Field(default=None, gt=0)
-    """Explores: lists are drawn by the model of Plackett and Luce with relevance, from 0 to 1, divided by this. None
-    draws nothing."""
-    seed: int | None = None
-    """Of the draws; None draws anew each time."""
-
-    @model_validator(mode="after")
-    def _is_whole(self) -> "Config":
-        for name in self.fallback:
-            if name not in self.sources:
-                raise ValueError(f"the fallback '{name}' is no source; sources: {', '.join(self.sources)}")
-        if not [name for name in self.sources if name not in self.fallback]:
-            raise ValueError("give a source that is no fallback")
-        if self.temperature is not None and (self.diversity.reorders or self.diversity.pin):
-            raise ValueError("what is drawn cannot be reordered or pinned: its propensities would be wrong")
-        for role in self.roles:
-            if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", role) or hasattr(Pipeline, role):
-                raise ValueError(f"'{role}' cannot name a part; take another name")
-        return self
-
-    @property
-    def roles(self) -> list[str]:
-        """The parts that the sources and the ranker name."""
-        models = [source.model or name for name, source in self.sources.items() if source.kind == "model"]
-        others = [role for role in (self.ranker, self.diversity.vectors) if role is not None]
-        return list(dict.fromkeys([*models, *others]))
-
-
-@dataclass
-class Lists:
-    """What is said of each place of the lists."""
-
-    items: Int32[np.ndarray, "queries k"]
-    scores: Float32[np.ndarray, "queries k"]
-    source: Int32[np.ndarray, "queries k"]
-    """Which of the sources in the order of the config; -1 for none, and for what is pinned."""
-    chance: Float32[np.ndarray, "queries k"] | None = None
 
 
 @system("pipeline", family="pipelines", answers=["user", "history"])
@@ -153,10 +42,9 @@ class Pipeline(Recommender[Config]):
         roles = (self.configured(given) if config is None else config).roles
         self.declared = {role: _part(role) for role in roles}  # pyright: ignore[reportAttributeAccessIssue]
         super().__init__(config, **options)
-        self._closed: set[int] = set()
-        self._cached: dict[Any, Any] = {}
-        self._late: dict[str, Future] = {}
-        self._threads: ThreadPoolExecutor | None = None
+        self._rules: Rules | None = None
+        self._budgets = Budgets(1 + len(self.config.sources))
+        self._taken = 0  # calls of `took`, which change what trends
         self._rng = np.random.default_rng(self.config.seed)
         self._tell()
 
@@ -215,23 +103,17 @@ class Pipeline(Recommender[Config]):
 
     def _check_config(self) -> None:
         """Looks once at all that the config names."""
-        for gate in self.config.diversity.boost:
-            self.where(gate)
-        for column in self.config.diversity.caps:
-            self._groups(column)
-        for name, source in self.config.sources.items():
-            if source.kind == "recent":
-                self._newest(source)
-            if source.kind == "list":
-                self._codes(source.items or (), f"sources.{name}.items")
-        self._codes(self.config.diversity.pin, "diversity.pin")
-        self._codes(self.config.filters.blocked, "filters.blocked")
-        self._open_to_all()
+        self.rules.check()
         if self.config.diversity.mmr > 0:
             self._vectors()
 
-    def _codes(self, ids: Sequence[str], path: str) -> Int32[np.ndarray, " ids"]:
-        return self.catalogue.items.ids.known(list(ids), f"Take them out of {path}.")
+    @property
+    def rules(self) -> Rules:
+        """What may be listed of the catalogue as it is now."""
+        items, before = self.catalogue.items, self._rules
+        if before is None or before.items is not items:
+            self._rules = before = Rules(self.config, items, before.closed if before else frozenset())
+        return before
 
     # Who is asked -----------------------------------------------------------------------------------------------
 
@@ -264,7 +146,7 @@ class Pipeline(Recommender[Config]):
             found = super().rank(query, k)
             return replace(found, columns={"source": np.where(found.items >= 0, "candidates", "")})
         reasons: list[str] = []
-        allowed = self._allowed(query)
+        allowed = self.rules.allowed(query)
         blocks = [self._list(query.block(*bounds), k, allowed, reasons) for bounds in self._blocks(len(query))]
         items, scores, source = (
             np.concatenate([getattr(block, name) for block in blocks]) if blocks else np.empty((0, k), kind)
@@ -290,7 +172,7 @@ class Pipeline(Recommender[Config]):
             pool = joined([items for items, _ in found.values()], [config.sources[name].weight for name in found])
             lists = self._ordered(query, pool, np.array([names.index(name) for name in found]), k, reasons)
         else:
-            lists = _nothing(len(query), k)
+            lists = nothing(len(query), k)
         lists = self._completed(query, lists, k, allowed, reasons)
         return self._pinned(query, lists, allowed) if config.diversity.pin else lists
 
@@ -298,29 +180,29 @@ class Pipeline(Recommender[Config]):
         """The k items of a pool that are listed, by ranker, boosts, draws and variety."""
         config, diversity, scores = self.config, self.config.diversity, pool.scores
         if config.ranker is not None:
-            ranked = self._in_time("ranker", config.budget, lambda: self._ranked(query, pool), reasons)
+            ranked = self._budgets.run("ranker", config.budget, lambda: self._ranked(query, pool), reasons)
             scores = scores if ranked is None else ranked
         relevance = from_0_to_1(scores)
         unknown = (pool.items >= 0) & ~np.isfinite(relevance)  # behind those that the ranker knows, in their order
         relevance = np.where(unknown, -1e-6 * (1 + np.arange(pool.items.shape[1])), relevance)
         for condition, factor in diversity.boost.items():
-            relevance = np.where(self.where(condition)[pool.items], relevance * factor, relevance)
+            relevance = np.where(self.rules.where(condition)[pool.items], relevance * factor, relevance)
         relevance = np.where(pool.items >= 0, relevance, -np.inf)
         chance = None
         if config.temperature is not None:
             chosen, chance = drawn(relevance, k, config.temperature, self._rng)
         elif diversity.reorders:
-            groups = [(self._groups(column)[pool.items], cap) for column, cap in diversity.caps.items()]
+            groups = [(self.rules.groups(column)[pool.items], cap) for column, cap in diversity.caps.items()]
             vectors = self._vectors()[pool.items] if diversity.mmr else None
             chosen = diverse(relevance, k, vectors, diversity.mmr, groups)
         else:
             order = np.lexsort((pool.items, -relevance))[:, :k]
             order = np.pad(order, ((0, 0), (0, k - order.shape[1])), constant_values=-1)
-            chosen = np.where(np.take_along_axis(_padded(relevance, -np.inf), order, 1) > -np.inf, order, -1)
+            chosen = np.where(np.take_along_axis(padded(relevance, -np.inf), order, 1) > -np.inf, order, -1)
         shown = relevance if diversity.boost else np.where(unknown, -np.inf, scores)
-        items = np.take_along_axis(_padded(pool.items, -1), chosen, 1).astype(np.int32)
-        worth = np.take_along_axis(_padded(shown, -np.inf), chosen, 1).astype(np.float32)
-        named = np.take_along_axis(_padded(source[pool.source], -1), chosen, 1).astype(np.int32)
+        items = np.take_along_axis(padded(pool.items, -1), chosen, 1).astype(np.int32)
+        worth = np.take_along_axis(padded(shown, -np.inf), chosen, 1).astype(np.float32)
+        named = np.take_along_axis(padded(source[pool.source], -1), chosen, 1).astype(np.int32)
         return Lists(items, worth, named, None if chance is None else chance.astype(np.float32))
 
     def _ranked(self, query: Query, pool: Pool) -> Float[np.ndarray, "queries pool"]:
@@ -329,7 +211,7 @@ class Pipeline(Recommender[Config]):
         known = (pool.items >= 0) & (pool.items < ranker.catalogue.n_items)
         candidates = Ragged.from_lengths(pool.items[known], known.sum(1))
         scores = np.full(pool.items.shape, -np.inf, np.float32)
-        scores[known] = ranker.score(_within(replace(query, candidates=candidates, exclude=None), ranker)).values
+        scores[known] = ranker.score(within(replace(query, candidates=candidates, exclude=None), ranker)).values
         return scores
 
     def _completed(
@@ -361,7 +243,7 @@ class Pipeline(Recommender[Config]):
     def _pinned(self, query: Query, lists: Lists, allowed: Bool[np.ndarray, " items"] | None) -> Lists:
         """The lists with the pinned items in front, where they may be listed."""
         k = lists.items.shape[1]
-        pins = _first_open(self._codes(self.config.diversity.pin, "diversity.pin"), query, allowed, k)
+        pins = first_open(self.rules.codes(self.config.diversity.pin, "diversity.pin"), query, allowed, k)
         twice = (lists.items[:, :, None] == pins[:, None, :]).any(2)
         whole = np.concatenate([pins, np.where(twice, -1, lists.items)], 1)
         order = np.argsort(whole < 0, axis=1, kind="stable")[:, :k]
@@ -376,13 +258,13 @@ class Pipeline(Recommender[Config]):
         judge = self.judge
         known = query.candidates.values < judge.catalogue.n_items
         scores = np.full(len(known), -np.inf, np.float32)
-        asked = _within(replace(query, candidates=query.candidates.keep(known)), judge)
+        asked = within(replace(query, candidates=query.candidates.keep(known)), judge)
         scores[known] = judge.score(asked).values
         return scores
 
     def _rank_candidates(self, query: Query, k: int) -> tuple:
         assert isinstance(query.candidates, Ragged)
-        allowed, candidates = self._open_to_all(), query.candidates
+        allowed, candidates = self.rules.open_to_all(), query.candidates
         if allowed is not None:
             candidates = candidates.keep(allowed[candidates.values])
         query = replace(query, candidates=candidates)
@@ -398,22 +280,26 @@ class Pipeline(Recommender[Config]):
         n = k if name == self.plain or name in self.config.fallback else source.n
         n = min(n, self.catalogue.n_items)
         if source.kind == "model":
-            return self._in_time(name, source.budget, lambda: self._by_model(name, query, n, allowed), reasons)
+            return self._budgets.run(name, source.budget, lambda: self._by_model(name, query, n, allowed), reasons)
         if source.kind == "trending":
             counts = self.weights[f"trending.{name}"]
-            order = self._remembered(("trend", name), lambda: np.argsort(-counts, kind="stable").astype(np.int32))
-            items = _first_open(order, query, allowed, n)
+            order = self.rules.remembered(("trend", name, self._taken), lambda: _falling(counts))
+            items = first_open(order, query, allowed, n)
             worth = counts[items].astype(np.float32)
         else:
-            order = self._newest(source) if source.kind == "recent" else self._codes(source.items or (), name)
-            items = _first_open(order, query, allowed, n)
+            order = (
+                self.rules.newest(source.column)
+                if source.kind == "recent"
+                else self.rules.codes(source.items or (), f"sources.{name}.items")
+            )
+            items = first_open(order, query, allowed, n)
             worth = np.broadcast_to(-np.arange(items.shape[1], dtype=np.float32), items.shape)
         return items, np.where(items >= 0, worth, np.float32(-np.inf))
 
     def _by_model(self, name: str, query: Query, n: int, allowed: Bool[np.ndarray, " items"] | None) -> tuple:
         model = getattr(self, self.config.sources[name].model or name)
         n_items = model.catalogue.n_items
-        query = _within(query, model)
+        query = within(query, model)
         if allowed is not None and not allowed[:n_items].all():
             closed = np.flatnonzero(~allowed[:n_items]).astype(np.int32)
             if len(closed) <= FEW:
@@ -426,135 +312,38 @@ class Pipeline(Recommender[Config]):
                 query = replace(query, candidates=np.flatnonzero(allowed[:n_items]).astype(np.int32))
         else:
             query = replace(query, candidates=None)
-        silent = self._silent(model, query) if self.config.fallback else np.zeros(len(query), bool)
+        mute = silent(model, query) if self.config.fallback else np.zeros(len(query), bool)
         items = np.full((len(query), n), -1, np.int32)
         scores = np.full((len(query), n), -np.inf, np.float32)
-        told = np.flatnonzero(~silent)
+        told = np.flatnonzero(~mute)
         if len(told):
             ranking = model.rank(query if len(told) == len(query) else query.take(told), min(n, n_items))
             items[told, : ranking.k], scores[told, : ranking.k] = ranking.items, ranking.scores
         return items, scores
-
-    @staticmethod
-    def _silent(model: Recommender, query: Query) -> Bool[np.ndarray, " queries"]:
-        """Which requests say nothing that the model answers."""
-        silent, answers = np.ones(len(query), bool), set(model.entry.answers)
-        if "anyone" in answers:
-            silent[:] = False
-        if "user" in answers and query.user is not None:
-            silent &= query.user < 0
-        for field in ("history", "basket"):
-            value = getattr(query, field)
-            if field in answers and value is not None:
-                silent &= value.lengths == 0
-        return silent
-
-    def _in_time(self, name: str, budget: float | None, work: Callable[[], Any], reasons: list[str]) -> Any:
-        """What `work` gives; None when it takes longer than its budget, or is still at an earlier request."""
-        if budget is None:
-            return work()
-        if name in self._late:
-            if not self._late[name].done():
-                reasons.append(f"{name} is still late with an earlier request")
-                return None
-            del self._late[name]
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(1 + len(self.config.sources), "itemic-pipeline")
-        future = self._threads.submit(work)
-        try:
-            return future.result(budget / 1000)
-        except Late:
-            if future.done():  # the work itself ran out of some time of its own
-                raise
-            self._late[name] = future
-            reasons.append(f"{name} took longer than its {budget:g} ms")
-            return None
-
-    # What may be listed -----------------------------------------------------------------------------------------
-
-    def close_items(self, codes: "np.ndarray | Sequence[int]") -> None:
-        """These items are not listed from now on."""
-        self._closed |= {int(code) for code in codes}
-        self._cached.clear()
-
-    def open_items(self, codes: "np.ndarray | Sequence[int]") -> None:
-        """These items may be listed again."""
-        self._closed -= {int(code) for code in codes}
-        self._cached.clear()
-
-    def _open_to_all(self) -> Bool[np.ndarray, " items"] | None:
-        """Which items may be listed for whoever asks; None when all may."""
-
-        def look() -> Any:
-            filters, mask = self.config.filters, np.ones(self.catalogue.n_items, bool)
-            if filters.where is not None:
-                mask &= self.where(filters.where)
-            mask[self._codes(filters.blocked, "filters.blocked")] = False
-            mask[sorted(self._closed)] = False
-            return None if mask.all() else mask
-
-        return self._remembered("open", look)
-
-    def _allowed(self, query: Query) -> Bool[np.ndarray, " items"] | None:
-        mask = self._open_to_all()
-        if query.candidates is None:
-            return mask
-        chosen = np.zeros(self.catalogue.n_items, bool)
-        chosen[np.asarray(query.candidates)] = True
-        return chosen if mask is None else chosen & mask
-
-    def where(self, condition: str) -> Bool[np.ndarray, " items"]:
-        """Which items satisfy an SQL condition; remembered until items change.
-
-        Raises:
-            DataError: the condition cannot be read or names a column that is not there.
-        """
-        return self._remembered(("where", condition), lambda: self.catalogue.items.where(condition))
-
-    def _groups(self, column: str) -> Int32[np.ndarray, " items"]:
-        """A number for each value of a column, -1 where it is missing."""
-
-        def number() -> Any:
-            values = self.catalogue.items.column(column).to_pylist()
-            index: dict[str, int] = {}
-            return np.array([-1 if v is None else index.setdefault(str(v), len(index)) for v in values], np.int32)
-
-        return self._remembered(("groups", column), number)
 
     def _vectors(self) -> Float32[np.ndarray, "items dim"]:
         """The vectors by which items are alike; zeros for one that has none."""
 
         def find() -> Any:
             named = self.config.diversity.vectors
-            roles = [named] if named else list(self.declared)
-            able = [getattr(self, role) for role in roles if isinstance(getattr(self, role), VectorRecommender)]
+            able = [getattr(self, role) for role in ([named] if named else self.declared)]
+            able = [model for model in able if isinstance(model, VectorRecommender)]
             if not able:
                 raise ConfigError("diversity.mmr needs a part with vectors of items, such as bpr. Name it in vectors.")
             vectors = np.nan_to_num(np.asarray(able[0].likeness_vectors(), np.float32))
             return np.pad(vectors, ((0, self.catalogue.n_items - len(vectors)), (0, 0)))
 
-        return self._remembered("vectors", find)
-
-    def _newest(self, source: Source) -> Int32[np.ndarray, " items"]:
-        def order() -> Any:
-            if source.column is None:
-                return np.arange(self.catalogue.n_items, dtype=np.int32)[::-1]
-            import polars as pl
-
-            values = pl.Series(self.catalogue.items.column(source.column).to_pylist())
-            return values.arg_sort(descending=True, nulls_last=True).to_numpy().astype(np.int32)
-
-        return self._remembered(("newest", source.column), order)
-
-    def _remembered(self, key: Any, make: Callable[[], Any]) -> Any:
-        """What was made before, until items change."""
-        if key not in self._cached:
-            if len(self._cached) >= REMEMBERED:  # conditions of requests come and go
-                self._cached.clear()
-            self._cached[key] = make()
-        return self._cached[key]
+        return self.rules.remembered("vectors", find)
 
     # What changes while it serves -------------------------------------------------------------------------------
+
+    def close_items(self, codes: "np.ndarray | Sequence[int]") -> None:
+        """These items are not listed from now on."""
+        self._rules = Rules(self.config, self.catalogue.items, self.rules.closed | {int(code) for code in codes})
+
+    def open_items(self, codes: "np.ndarray | Sequence[int]") -> None:
+        """These items may be listed again."""
+        self._rules = Rules(self.config, self.catalogue.items, self.rules.closed - {int(code) for code in codes})
 
     def took(self, codes: "np.ndarray | Sequence[int]", times: "np.ndarray | Sequence[int]") -> None:
         """Counts what somebody just took, at these milliseconds since 1970, among what trends."""
@@ -566,7 +355,7 @@ class Pipeline(Recommender[Config]):
                     self.weights[f"now.{name}"] = np.array(max(times), np.float64)
                     age -= age.max()
                 np.add.at(self.weights[f"trending.{name}"], np.asarray(codes), 2.0**age)
-                self._cached.pop(("trend", name), None)
+                self._taken += 1
 
     def _counted(
         self, item: Int[np.ndarray, " rows"], when: Int[np.ndarray, " rows"] | None, n_items: int
@@ -596,8 +385,7 @@ class Pipeline(Recommender[Config]):
         new = items if isinstance(items, Table) else item_table(items)
         longer = catalogue.items.extended(new)
         whole = longer.take(np.arange(len(catalogue.items), len(longer)))
-        for future in self._late.values():
-            future.exception()  # nobody may read a model while it grows
+        self._budgets.wait()  # nobody may read a model while it grows
         for role in self.declared:
             part = getattr(self, role)
             if part.entry.cold_items and part.catalogue.n_items == catalogue.n_items:
@@ -610,19 +398,17 @@ class Pipeline(Recommender[Config]):
         for name in self.weights:
             if name.startswith("trending."):
                 self.weights[name] = np.pad(self.weights[name], (0, len(new)))
-        self._cached.clear()
         return self
 
     def describe_items(self, items: Table) -> None:
         """Other columns for the items it has: filters, caps and boosts follow them, models do not."""
         self._catalogue = replace(self.catalogue, items=items)
-        self._cached.clear()
 
     # Likeness and reasons ---------------------------------------------------------------------------------------
 
     def similar(self, items: "np.ndarray | Sequence[int]", k: int = 10) -> Ranking:
         """By the judge, without what may not be listed."""
-        allowed, judge = self._open_to_all(), self.judge
+        allowed, judge = self.rules.open_to_all(), self.judge
         n_items = judge.catalogue.n_items
         if not 1 <= k <= n_items:
             raise QueryError(f"k is {k:,}; {judge.entry.name} knows {n_items:,} items. Ask for 1 to {n_items:,}.")
@@ -671,47 +457,6 @@ def _part(role: str) -> Part:
     return made
 
 
-def _within(query: Query, model: Recommender) -> Query:
-    """The request in items that the model knows: it may have been fitted before some were added."""
-    n_items = model.catalogue.n_items
-
-    def known(rows: Any) -> Any:
-        if not isinstance(rows, Ragged) or not len(rows.values) or rows.values.max() < n_items:
-            return rows
-        return rows.keep(rows.values < n_items)
-
-    changed: dict[str, Any] = {"exclude": known(query.exclude), "basket": known(query.basket)}
-    history = query.history
-    if history is not None and known(history) is not history:
-        kept = history.values < n_items
-        changed["history"] = history.keep(kept)
-        for name in ("history_time", "history_kind", "history_weight"):
-            value = getattr(query, name)
-            changed[name] = None if value is None else value[kept]
-    return replace(query, **changed)
-
-
-def _first_open(
-    order: Int[np.ndarray, " items"], query: Query, allowed: Bool[np.ndarray, " items"] | None, n: int
-) -> Int32[np.ndarray, "queries n"]:
-    """The first n items of one list that may be listed for each request."""
-    if allowed is not None:
-        order = order[allowed[order]]
-    masked = query.masked()
-    order = order[: n + int(masked.lengths.max(initial=0))]
-    size = int(max(order.max(initial=0), masked.values.max(initial=0))) + 1
-    rows = np.arange(len(query), dtype=np.int64)[:, None]
-    items = np.broadcast_to(order.astype(np.int32), (len(query), len(order)))
-    open_ = ~np.isin(rows * size + items, masked.row_of_value * size + masked.values)
-    first = np.argsort(~open_, axis=1, kind="stable")[:, :n]
-    found = np.where(np.take_along_axis(open_, first, 1), np.take_along_axis(items, first, 1), -1)
-    return np.pad(found, ((0, 0), (0, n - found.shape[1])), constant_values=-1).astype(np.int32)
-
-
-def _padded(pool: np.ndarray, last: float) -> np.ndarray:
-    """The rows with one more value, which the place -1 then means."""
-    return np.pad(pool, ((0, 0), (0, 1)), constant_values=last)
-
-
-def _nothing(n: int, k: int) -> Lists:
-    return Lists(np.full((n, k), -1, np.int32), np.full((n, k), -np.inf, np.float32), np.full((n, k), -1, np.int32))
+def _falling(counts: Float[np.ndarray, " items"]) -> Int32[np.ndarray, " items"]:
+    """The items by falling counts."""
+    return np.argsort(-counts, kind="stable").astype(np.int32)
