@@ -5,7 +5,9 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -18,8 +20,30 @@ from itemic.serving.stores import base as stores
 FEW = settings(max_examples=10)
 
 
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """The address of a PostgreSQL server of our own."""
+    pgserver = pytest.importorskip("pgserver")
+    running = pgserver.get_server(tmp_path_factory.mktemp("postgres"))
+    yield running.get_uri("postgres")
+    running.cleanup()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def place(request, tmp_path):
+    """Where a store is made: a file, or a database of its own."""
+    if request.param == "sqlite":
+        return tmp_path / "events.db"
+    import psycopg
+
+    address, name = request.getfixturevalue("server"), f"d{uuid.uuid4().hex}"
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return address.replace("/postgres?", f"/{name}?")
+
+
 @pytest.fixture
-def place(tmp_path):
+def file(tmp_path):
     return tmp_path / "events.db"
 
 
@@ -41,6 +65,31 @@ def test_events_come_back_by_time_and_then_as_they_were_stored(store):
 
 TOLD = st.tuples(st.sampled_from("abcdef"), st.sampled_from("uv"), st.sampled_from("xyz"), st.integers(0, 3))
 EVENTS = st.lists(TOLD.map(lambda told: Event(*told)), max_size=6)
+
+
+@pytest.mark.slow
+def test_a_server_that_does_not_answer_is_told_without_the_password():
+    with pytest.raises(LoadError, match="postgresql://127.0.0.1/shop cannot be opened as a store: .*refused") as caught:
+        open_store("postgresql://me:secret@127.0.0.1:9/shop")
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_store_goes_on_when_its_server_was_started_again(place):
+    if isinstance(place, Path):
+        pytest.skip("a file has no server")
+    import psycopg
+
+    store = open_store(place)
+    with psycopg.connect(place, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+    with pytest.raises(SaveError, match="terminating connection"):
+        store.add_events([Event("1", "u", "i", 1)]).result()
+    with pytest.raises(SaveError, match="terminating connection"):
+        store.events()
+    assert store.add_events([Event("1", "u", "i", 1)]).result() == [True]
+    assert len(list(store.events())) == 1
+    store.close()
 
 
 @FEW
@@ -76,14 +125,20 @@ def test_impressions_come_back_with_their_propensities(store):
     assert list(store.impressions(user="ann")) == [drawn]
 
 
-def test_a_deleted_user_leaves_a_digest_and_nothing_else(store, place):
+def test_a_deleted_user_leaves_a_digest_and_nothing_else(store):
     store.add_events([Event("1", "ann", "cup", 1), Event("2", "bob", "cup", 1)]).result()
     store.log(Impression("r", "ann", 5, "main", ["a"])).result()
     assert store.delete_user("ann").result() == {"events": 1, "impressions": 1}
     assert [event.user for event in store.events()] == ["bob"]
     assert store.forgotten() == {stores.digest("ann")}
+
+
+def test_a_deleted_user_is_not_in_the_file(file):
+    store = open_store(file)
+    store.add_events([Event("1", "ann", "cup", 1)]).result()
+    store.delete_user("ann").result()
     store.close()
-    assert b"ann" not in place.read_bytes()
+    assert b"ann" not in file.read_bytes()
 
 
 def test_a_store_is_what_it_was_after_closing(store, place):
@@ -111,7 +166,7 @@ def test_a_store_is_what_it_was_after_closing(store, place):
 def test_what_arrives_together_is_committed_together(store):
     commits = []
     commit = store._writer._commit
-    store._writer._commit = lambda connection, group: (commits.append(len(group)), commit(connection, group))
+    store._writer._commit = lambda group: (commits.append(len(group)), commit(group))
     with ThreadPoolExecutor(20) as pool:
         done = list(pool.map(lambda n: store.add_events([Event(str(n), "u", "i", n)]).result(), range(200)))
     assert done == [[True]] * 200
@@ -127,9 +182,7 @@ def test_a_change_that_fails_does_not_take_others_with_it(store):
     other = store.add_events([Event("3", "u", "i", 1)])
     gate.set()
     assert good.result() == other.result() == [True]
-    with pytest.raises(
-        SaveError, match="events.db cannot be written: NOT NULL constraint failed: events.item. Look at"
-    ):
+    with pytest.raises(SaveError, match=r"cannot be written: .*item.*\. Look at the database\.$"):
         bad.result()
 
 
@@ -145,11 +198,13 @@ def test_a_disk_that_is_too_slow_makes_the_store_refuse(store, monkeypatch):
     held.result()
 
 
-def test_every_commit_is_flushed(store, place):
-    synchronous = sqlite3.connect(place)
+def test_every_commit_is_flushed(file):
+    store = open_store(file)
+    synchronous = sqlite3.connect(file)
     assert synchronous.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert store.database.connect().execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
-    assert place.stat().st_mode & 0o777 == 0o600
+    assert file.stat().st_mode & 0o777 == 0o600
+    store.close()
 
 
 def test_a_store_is_brought_to_the_newest_version_step_by_step(place, monkeypatch):
@@ -159,12 +214,12 @@ def test_a_store_is_brought_to_the_newest_version_step_by_step(place, monkeypatc
     assert newer.version == 2
     newer.close()
     monkeypatch.setattr(stores, "MIGRATIONS", (*stores.MIGRATIONS, ("CREATE TABLE x (y TEXT)", "nonsense")))
-    with pytest.raises(LoadError, match='cannot be read as a store: near "nonsense": syntax error'):
+    with pytest.raises(LoadError, match='cannot be read as a store: .*"nonsense"'):
         open_store(place)
-    tables = sqlite3.connect(place).execute("SELECT name FROM sqlite_master").fetchall()
-    assert ("x",) not in tables  # the failed step left nothing
+    monkeypatch.setattr(stores, "MIGRATIONS", (*stores.MIGRATIONS[:2], ("CREATE TABLE x (y TEXT)",)))
+    open_store(place).close()  # the failed step left nothing
     monkeypatch.undo()
-    with pytest.raises(LoadError, match="events.db is a store of version 2; this itemic knows 1. Upgrade itemic."):
+    with pytest.raises(LoadError, match="is a store of version 3; this itemic knows 1. Upgrade itemic."):
         open_store(place)
 
 
@@ -173,7 +228,7 @@ def test_a_file_that_is_no_store_and_an_unknown_database_are_refused(tmp_path):
     with pytest.raises(LoadError, match="notes.txt cannot be opened as a store: file is not a database. Give another"):
         open_store(tmp_path / "notes.txt")
     with pytest.raises(
-        ConfigError, match="there is no store of the kind 'mysql'. Give the name of a file, for SQLite."
+        ConfigError, match="there is no store of the kind 'mysql'. Give a file, for SQLite, or postgresql:"
     ):
         open_store("mysql://here")
 

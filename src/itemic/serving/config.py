@@ -34,7 +34,7 @@ class Config(ModelConfig):
     port: int = Field(default=8321, ge=0, le=65535)
     """The port; 0 takes a free one."""
     store: str = "itemic.db"
-    """Where events, items and keys are kept: a file."""
+    """Where events, items and keys are kept: a file, or postgresql://user:password@host/database."""
     models: dict[str, str] = Field(default={})
     """Folders of fitted models by name; those of the command line come beside them."""
     data: str | None = None

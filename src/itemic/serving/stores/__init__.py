@@ -1,4 +1,4 @@
-"""What the service must not forget: events, items, impressions and keys, in SQLite."""
+"""What the service must not forget: events, items, impressions and keys, in SQLite or PostgreSQL."""
 
 from itemic.serving.stores.base import Event, Impression, Key, Store
 from itemic.serving.stores.opening import open_store

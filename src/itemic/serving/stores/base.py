@@ -8,7 +8,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple, Protocol
 
@@ -112,8 +112,9 @@ class Store:
         try:
             self.version = self._migrated()
         except database.errors as error:
-            raise LoadError(f"{database} cannot be read as a store: {error}. Give another file.") from None
-        self._writer = Writer(database.connect, database.begin)
+            reason = str(error).splitlines()[0]
+            raise LoadError(f"{database} cannot be read as a store: {reason}. Give another place.") from None
+        self._writer = Writer(database.connect, database.begin, self._told)
 
     def close(self) -> None:
         """Writes what waits and lets go of the database."""
@@ -239,17 +240,26 @@ class Store:
     def _change(self, change: Any) -> Future:
         """The future of what `change` gives, which is handed a function that runs a statement with its values."""
 
-        def on(connection: Any) -> Any:
-            try:
-                return change(lambda statement, values: connection.execute(self.database.marked(statement), values))
-            except self.database.errors as error:
-                raise SaveError(f"{self.database} cannot be written: {error}. Look at the disk.") from error
+        mark = self.database.marked
+        return self._writer.submit(
+            lambda connection: change(lambda words, values: connection.execute(mark(words), values))
+        )
 
-        return self._writer.submit(on)
+    def _told(self, error: Exception, done: str = "written") -> Exception:
+        """An error of the database in one line, without the row that it quotes below."""
+        if not isinstance(error, self.database.errors):
+            return error
+        reason = (str(error).splitlines() or ["no reason given"])[0]
+        return SaveError(f"{self.database} cannot be {done}: {reason}. Look at the database.")
 
     def _read(self, statement: str, values: Sequence[Any] = ()) -> list[tuple]:
         with self._lock:
-            return self._reader.execute(self.database.marked(statement), values).fetchall()
+            try:
+                if getattr(self._reader, "closed", False):  # by a server that was started again
+                    self._reader = self.database.connect()
+                return self._reader.execute(self.database.marked(statement), values).fetchall()
+            except self.database.errors as error:
+                raise self._told(error, "read") from error
 
     def _migrated(self) -> int:
         run, mark = self._reader.execute, self.database.marked
@@ -280,11 +290,3 @@ def now() -> int:
 def digest(text: str) -> str:
     """What is kept of something that may not be kept itself."""
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def by_user(events: Iterable[Event]) -> dict[str, list[Event]]:
-    """The events of each user, in their order."""
-    found: dict[str, list[Event]] = {}
-    for event in events:
-        found.setdefault(event.user, []).append(event)
-    return found

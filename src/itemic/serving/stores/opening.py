@@ -7,15 +7,21 @@ from itemic.serving.stores.base import Store
 
 
 def open_store(place: str | Path) -> Store:
-    """The store in an SQLite file, which is made where there is none, brought to the newest version.
+    """The store in an SQLite file, which is made where there is none, or in the database of a PostgreSQL address.
+
+    It is brought to the newest version.
 
     Raises:
         ConfigError: the place names a database that is not known.
         LoadError: it cannot be opened, is no store, or was written by a newer itemic.
     """
     scheme, named, _ = str(place).partition("://")
-    if named:
-        raise ConfigError(f"there is no store of the kind '{scheme}'. Give the name of a file, for SQLite.")
-    from itemic.serving.stores.sqlite import SQLite
+    if not named:
+        from itemic.serving.stores.sqlite import SQLite
 
-    return Store(SQLite(Path(place)))
+        return Store(SQLite(Path(place)))
+    if scheme not in ("postgresql", "postgres"):
+        raise ConfigError(f"there is no store of the kind '{scheme}'. Give a file, for SQLite, or postgresql://...")
+    from itemic.serving.stores.postgres import Postgres
+
+    return Store(Postgres(str(place)))

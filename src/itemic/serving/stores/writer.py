@@ -21,10 +21,11 @@ Change = Callable[[Any], Any]
 
 
 class Writer:
-    """A thread with the one connection that writes."""
+    """A thread with the one connection that writes; `told` says an error of the database in words of our own."""
 
-    def __init__(self, connect: Callable[[], Any], begin: str) -> None:
+    def __init__(self, connect: Callable[[], Any], begin: str, told: Callable[[Exception], Exception]) -> None:
         self._connect, self._begin = connect, begin
+        self._connection, self._told = connect(), told
         self._queue: queue.Queue[tuple[Change, Future] | None] = queue.Queue(WAITING)
         self._closing = threading.Lock()
         self._closed = False
@@ -56,7 +57,7 @@ class Writer:
         self._thread.join()
 
     def _run(self) -> None:
-        connection, open_ = self._connect(), True
+        open_ = True
         while open_:
             group = [self._queue.get()]
             if group[0] is not None:
@@ -64,28 +65,31 @@ class Writer:
             while group[-1] is not None and len(group) < LARGEST and not self._queue.empty():
                 group.append(self._queue.get())
             open_ = group[-1] is not None
-            self._commit(connection, [change for change in group if change is not None])
-        connection.close()
+            self._commit([change for change in group if change is not None])
+        self._connection.close()
 
-    def _commit(self, connection: Any, group: list[tuple[Change, Future]]) -> None:
+    def _commit(self, group: list[tuple[Change, Future]]) -> None:
         if not group:
             return
+        connection = self._connection
         try:
+            if getattr(connection, "closed", False):  # by a server that was started again
+                connection = self._connection = self._connect()
             connection.execute(self._begin)
             results = [change(connection) for change, _ in group]
             connection.execute("COMMIT")
         except Exception as error:  # whatever it is belongs to who asked for the change, not to this thread
             _roll_back(connection)
             if len(group) == 1:
-                group[0][1].set_exception(error)
+                group[0][1].set_exception(self._told(error))
                 return
             for one in group:  # the others shall not suffer from the one that failed
-                self._commit(connection, [one])
+                self._commit([one])
             return
         for (_, done), result in zip(group, results):
             done.set_result(result)
 
 
 def _roll_back(connection: Any) -> None:
-    if getattr(connection, "in_transaction", True):
+    if getattr(connection, "in_transaction", True) and not getattr(connection, "closed", False):
         connection.execute("ROLLBACK")
