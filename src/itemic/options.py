@@ -33,7 +33,7 @@ def configured(name: str, config: type[ModelConfig], options: Mapping[str, Any],
             near, listed = did_you_mean(option, fields), ", ".join(fields) or "none"
             raise ConfigError(f"{name} has no option '{option}'.{near} Options: {listed}.") from None
         told = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "value_error":  # of a rule between options, whose text says it all
+        if first["type"] == "value_error" and isinstance(first["input"], Mapping):  # of a group: its text says it all
             raise ConfigError(f"{name}: {option + ': ' if option else ''}{told}.") from None
         raise ConfigError(f"{name}: {option} cannot be {first['input']!r}: {told}.") from None
 

@@ -25,7 +25,7 @@ from itemic.systems.base import ScoreRecommender, SystemConfig
 from itemic.training import TrainingConfig
 
 BEST = 0.3
-NOTHING_TO_SEARCH = ("popularity", "repeatlast")
+NOTHING_TO_SEARCH = ("pipeline", "popularity", "repeatlast")
 """The planted optimum of the option `dial`."""
 
 
