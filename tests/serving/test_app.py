@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from itemic.errors import ConfigError
 from itemic.serving.client import Client, Event, ServiceError
 from itemic.serving.keys import new_key
 
@@ -392,3 +393,15 @@ def test_a_client_says_when_nobody_is_there():
     status, said = refused(Client("http://127.0.0.1:9").recommend, "3")
     assert status == 0
     assert said.startswith("http://127.0.0.1:9 does not answer:")
+
+
+def test_users_share_the_models_and_stay_with_theirs(serving):
+    with serving(traffic={"itemknn": 50, "contentknn": 50}) as shop:
+        first = {str(n): shop.recommend(str(n), k=1).model for n in range(60)}
+        assert {shop.recommend(user, k=1).model == model for user, model in first.items()} == {True}
+        assert 15 < list(first.values()).count("itemknn") < 45
+        assert shop.recommend("3", k=1, model="contentknn").model == "contentknn"
+    with pytest.raises(ConfigError, match="traffic names 'x', which is not served. Models: itemknn, contentknn."):
+        serving(traffic={"x": 100}).__enter__()
+    with pytest.raises(ConfigError, match="serve: the shares of traffic add up to 60, not to 100"):
+        serving(traffic={"itemknn": 60}).__enter__()

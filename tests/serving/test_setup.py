@@ -18,7 +18,7 @@ from itemic.serving.client import Client, ServiceError
 from itemic.serving.config import read_config
 from itemic.serving.run import check_door
 from itemic.serving.service import names_of
-from itemic.serving.stores import open_store
+from itemic.serving.stores import Event, open_store
 
 
 def run(*args, code=0):
@@ -139,6 +139,21 @@ def test_keys_are_made_listed_and_removed(tmp_path):
     assert wrong == "error: there is no scope 'reed'. Did you mean 'read'? Scopes: read, write, admin.\n"
     run("serve", "key", "remove", "shop", *store)
     assert run("serve", "key", "list", *store, "--json").stdout == "[]\n"
+
+
+def test_a_store_is_copied_while_it_is_used(tmp_path):
+    place, copy = tmp_path / "events.db", tmp_path / "copy.db"
+    kept = open_store(place)
+    kept.add_events([Event("1", "u", "i", 1)]).result()
+    run("serve", "backup", copy, "--store", place)
+    kept.add_events([Event("2", "u", "i", 1)]).result()
+    kept.close()
+    again = open_store(copy)
+    assert [event.id for event in again.events()] == ["1"]
+    again.close()
+    assert run("serve", "backup", copy, "--store", place, code=1).stderr == (
+        f"error: {copy} is there already. Give another name.\n"
+    )
 
 
 RUN = [sys.executable, "-c", "from itemic.cli import main; main()", "serve"]

@@ -126,10 +126,28 @@ def remove(name: str, file: str | None, store: str | None) -> Output:
     return Output({"removed": name}, [f"removed {name}"])
 
 
+@command("backup", ["itemic serve backup events-monday.db", "itemic serve backup copy.db --store /var/lib/itemic.db"])
+@click.argument("out", type=click.Path())
+@CONFIG
+@STORE
+def backup(out: str, file: str | None, store: str | None) -> Output:
+    """Copy the store, as it is now, into the file OUT; the service may go on."""
+    from itemic.serving.stores.sqlite import SQLite
+
+    def copy(kept: Any) -> None:
+        if not isinstance(kept.database, SQLite):
+            raise ConfigError(f"{kept.database} is copied by its own tools: pg_dump.")
+        kept.database.backup(Path(out))
+
+    _with_store(file, store, copy)
+    return Output({"written": out}, [f"wrote {out}"])
+
+
 for one in (add, list_, remove):
     key.add_command(one)
 serve.add_command(run)
 serve.add_command(key)
+serve.add_command(backup)
 
 
 def _config(file: str | None, **given: Any) -> Any:

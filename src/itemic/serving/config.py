@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from itemic.errors import ConfigError
 from itemic.options import ModelConfig, configured
@@ -42,12 +42,21 @@ class Config(ModelConfig):
     pipelines: dict[str, PipelineConfig] = Field(default={})
     """What answers, by name; the first unless a request names another. None: each model by itself, and where it has
     nothing to go by, what trends."""
+    traffic: dict[str, Annotated[float, Field(gt=0)]] = Field(default={})
+    """Shares of users by pipeline, where a request names none: {main: 90, new: 10}. A user stays with one. None: all
+    go to the first."""
     timeout: float = Field(default=10, gt=0)
     """Seconds after which a request is given up."""
     cors: tuple[str, ...] = ()
     """Web pages that may ask, as https://shop.example; none by default."""
     limits: Limits = Limits()
     """What a request may be."""
+
+    @model_validator(mode="after")
+    def _traffic_adds_up(self) -> "Config":
+        if self.traffic and abs(sum(self.traffic.values()) - 100) > 1e-6:
+            raise ValueError(f"the shares of traffic add up to {sum(self.traffic.values()):g}, not to 100")
+        return self
 
 
 def read_config(path: Path | None, environment: Mapping[str, str], **given: Any) -> Config:

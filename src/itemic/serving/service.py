@@ -24,7 +24,7 @@ from itemic.serving.gathering import Gatherer
 from itemic.serving.histories import Histories
 from itemic.serving.search import TextIndex
 from itemic.serving.stores import Event, Impression, Store
-from itemic.serving.stores.base import now
+from itemic.serving.stores.base import digest, now
 from itemic.systems.base import Recommender, VectorRecommender
 from itemic.systems.pipelines.config import Config as PipelineConfig
 from itemic.systems.pipelines.pipeline import SPOKE, Pipeline
@@ -57,6 +57,10 @@ class Service:
         self.thread = ThreadPoolExecutor(1, "itemic-model")
         chosen = dict(config.pipelines) or {name: _alone(name) for name in models}
         self.pipelines = {name: self._pipeline(name, one, items) for name, one in chosen.items()}
+        for name in config.traffic:
+            if name not in self.pipelines:
+                near, listed = did_you_mean(name, self.pipelines), ", ".join(self.pipelines)
+                raise ConfigError(f"traffic names '{name}', which is not served.{near} Models: {listed}.")
         first = next(iter(self.pipelines.values()))
         self.repeats = first.catalogue.repeats
         table = first.catalogue.items
@@ -121,12 +125,14 @@ class Service:
 
     # Asking -----------------------------------------------------------------------------------------------------
 
-    def pipeline(self, name: str | None) -> tuple[str, Pipeline]:
-        """The pipeline of this name, or the first.
+    def pipeline(self, name: str | None, user: str | None = None) -> tuple[str, Pipeline]:
+        """The pipeline of this name; else the one that a user has by the shares of traffic, or the first.
 
         Raises:
             QueryError: there is none of this name.
         """
+        if name is None and user is not None and self.config.traffic:
+            name = _drawn(user, self.config.traffic)
         if name is None:
             return next(iter(self.pipelines.items()))
         if name not in self.pipelines:
@@ -167,7 +173,7 @@ class Service:
 
     async def recommend(self, model: str | None, user: str | None, one: Asked, where: str | None = None) -> dict:
         """The answer to a request, with the name under which it is logged."""
-        name, _ = self.pipeline(model)
+        name, _ = self.pipeline(model, user)
         row = await self.gatherer.ask((name, where, one.candidates is not None), one)
         answer = {"id": secrets.token_hex(8), "model": name, **row}
         drawn = (
@@ -464,6 +470,17 @@ class UnknownItem(QueryError):
 def _alone(name: str) -> PipelineConfig:
     sources = {name: {}, "trending": {"kind": "trending"}}
     return PipelineConfig.model_validate({"sources": sources, "fallback": ["trending"]})
+
+
+def _drawn(user: str, shares: Mapping[str, float]) -> str:
+    """The name that falls to a user, always the same while the shares are.
+
+    >>> names = [_drawn(str(n), {"a": 75, "b": 25}) for n in range(1000)]
+    >>> 0.7 < names.count("a") / 1000 < 0.8
+    True
+    """
+    point, bounds = int(digest(user)[:12], 16) / 16**12 * 100, np.cumsum(list(shares.values()))
+    return list(shares)[min(int(np.searchsorted(bounds, point, side="right")), len(shares) - 1)]
 
 
 def _replaced(table: Table, rows: np.ndarray, by: Table) -> Table:

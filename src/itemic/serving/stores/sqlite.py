@@ -3,7 +3,7 @@
 import sqlite3
 from pathlib import Path
 
-from itemic.errors import LoadError
+from itemic.errors import LoadError, SaveError
 
 
 class SQLite:
@@ -38,3 +38,23 @@ class SQLite:
     def marked(self, statement: str) -> str:
         """The statement with the marks that this database puts where values go."""
         return statement
+
+    def backup(self, target: Path) -> None:
+        """Writes a copy as of now beside a service that goes on; the file is there whole or not at all.
+
+        Raises:
+            SaveError: something is there, or it cannot be written.
+        """
+        if target.exists():
+            raise SaveError(f"{target} is there already. Give another name.")
+        partial = target.with_name(f".{target.name}.partial")
+        try:
+            source, copy = self.connect(), sqlite3.connect(partial)
+            source.backup(copy)
+            copy.close()
+            source.close()
+            partial.chmod(0o600)
+            partial.rename(target)
+        except (sqlite3.Error, OSError) as error:
+            partial.unlink(missing_ok=True)
+            raise SaveError(f"{target} cannot be written: {error}. Give another place.") from None
