@@ -28,3 +28,4 @@ main.add_command(tokens.tokenize)
 for command in (measure.compare, measure.tune, measure.reproduce):
     main.add_command(command)
 main.add_command(serve.serve)
+main.add_command(serve.report)

@@ -1,4 +1,4 @@
-"""Commands on the service: serve, serve key add | list | remove."""
+"""Commands on the service: serve, serve key add | list | remove, serve backup, report online."""
 
 import os
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from itemic.cli.shell import InOrder, Output, command, note, table
-from itemic.errors import ConfigError
+from itemic.errors import ConfigError, DataError
 
 
 class OrRun(InOrder):
@@ -143,6 +143,32 @@ def backup(out: str, file: str | None, store: str | None) -> Output:
     return Output({"written": out}, [f"wrote {out}"])
 
 
+@click.group(cls=InOrder, context_settings={"help_option_names": ["-h", "--help"]})
+def report() -> None:
+    """Say how served models do."""
+
+
+@command("online", ["itemic report online", "itemic report online --store /var/lib/itemic.db"])
+@CONFIG
+@STORE
+def online(file: str | None, store: str | None) -> Output:
+    """Compare the models of a service by the lists that they showed and the events that came of them."""
+    from itemic.serving.online import click_rates
+
+    place = _config(file, store=store).store
+    rates = _with_store(file, store, lambda kept: click_rates(kept.impressions(), kept.events()))
+    if not rates:
+        raise DataError(f"{place} has no list that was shown. Serve first: itemic serve RUN --store {place}")
+    bounds = [one.interval for one in rates]
+    document = [{**one._asdict(), "rate": one.rate, "interval": bound} for one, bound in zip(rates, bounds)]
+    rows = [
+        [one.model, f"{one.lists:,}", f"{one.clicked:,}", f"{one.rate:.4f}", f"{low:.4f}-{high:.4f}"]
+        for one, (low, high) in zip(rates, bounds)
+    ]
+    return Output(document, table(rows, ["model", "lists", "clicked", "rate", "95% interval"]))
+
+
+report.add_command(online)
 for one in (add, list_, remove):
     key.add_command(one)
 serve.add_command(run)
