@@ -203,6 +203,16 @@ def test_buckets_waste_little_and_hold_every_token_once(lengths):
         assert sorted(real[:, 0].tolist()) == sorted(x[:, 0].tolist())
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_blocks_longer_than_their_sequences_change_nothing(rule):
+    x, offsets = tokens([3, 1, 7, 0, 6, 2])
+    longer = Packing(offsets, step=4)
+    assert [bucket.longest for bucket in longer.buckets] == [8, 4, 4]
+    stack, positions = a_stack(), POSITIONS["buckets"]()
+    expected = stack(x, Where(RULES[rule], Packing(offsets), positions.double()))
+    torch.testing.assert_close(stack(x, Where(RULES[rule], longer, positions)), expected)
+
+
 def test_sequences_of_one_length_are_not_moved():
     x, offsets = tokens([4, 4, 4])
     (part,) = Packing(offsets).split(x)
