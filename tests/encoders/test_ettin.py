@@ -3,7 +3,6 @@
 import json
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from click.testing import CliRunner
@@ -41,19 +40,17 @@ def products(n=900, seed=0):
     return titles
 
 
-def shop(columns, extras=None):
+def shop(columns):
     items = Table.of(Ids([f"i{n}" for n in range(len(next(iter(columns.values()))))]), columns)
-    return Dataset(items, Table.numbered(0, "user"), Interactions.none(0, len(items)), extras=extras or {})
+    return Dataset(items, Table.numbered(0, "user"), Interactions.none(0, len(items)))
 
 
-def talk():
-    turns = [
-        ("d1", "user", "I need a lamp."),
-        ("d1", "recommender", "Try the red lamp by Noa!"),
-        ("d1", "user", "Fine"),
-    ]
-    turns += [("d2", "user", "A tent?"), ("d2", "recommender", "The blue tent by Corvo.")]
-    return {"dialogues": pa.table(dict(zip(("dialogue", "role", "text"), map(list, zip(*turns)))))}
+def talk(titles=None):
+    turns = [(1, "user", "I need a lamp."), (1, "recommender", "Try the red lamp by Noa!"), (1, "user", "Fine")]
+    turns += [(2, "user", "A tent?"), (2, "recommender", "The blue tent by Corvo.")]
+    columns = dict(zip(("dialogue", "role", "text"), map(list, zip(*turns))))
+    named = {"item": [0, 1, 2, 3], "title": titles} if titles else {"item": [0, 1, 2, 3]}
+    return Dataset.from_dialogues({**columns, "items": [[], [0], [], [], [1]]}, items=named)
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +187,7 @@ def test_marks_in_a_text_are_letters(text):
 
 def test_dialogues_are_documents_with_a_mark_before_each_turn():
     vocabulary = Vocabulary(VOCABULARY)
-    documents = documents_of(shop({"title": ["red pan", "red pan", "lamp", None]}, talk()), ["title"], "{text}")
+    documents = documents_of(talk(["red pan", "red pan", "lamp", None]), ["title"], "{text}")
     user, recommender = (vocabulary.mark_of(f"[{role}]") for role in ("user", "recommender"))
     rows = documents.pieces(vocabulary)
     expected = [["red pan"], ["lamp"], [user, "I need a lamp.", recommender, "Try the red lamp by Noa!", user, "Fine"]]
@@ -215,9 +212,11 @@ def test_a_share_is_held_out_and_of_much_text_so_much_as_is_soon_read(monkeypatc
 
 
 def test_dialogues_alone_are_enough():
-    nobody = Dataset(Table.numbered(3), Table.numbered(0, "user"), Interactions.none(0, 3), extras=talk())
-    model = Ettin(**QUICK | {"tokens": 200})
-    assert len(documents_of(nobody, model._fields(nobody), "{text}")) == 2
+    model = Ettin(**QUICK)
+    assert model._fields(talk()) == []
+    model.shape = {"fields": []}
+    read, held = model.parted(talk())
+    assert sorted([len(read.texts), len(held.texts)]) == [2, 3]
 
 
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=8), st.integers(4, 9))

@@ -3,19 +3,17 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute
 from jaxtyping import Bool, Int64
 
 from itemic.data import Dataset, Ragged
+from itemic.data.dialogues import ROLES
 from itemic.encoders.fields import written
 from itemic.encoders.vocabulary import Vocabulary
 
 pc: Any = pyarrow.compute  # its functions are made at import, out of a type checker's sight
-ROLES = ("user", "recommender")
-"""Who speaks in a dialogue."""
-ROLE_MARKS = ("[user]", "[recommender]")
-"""The pieces that stand before what each of them says."""
+ROLE_MARKS = tuple(f"[{role}]" for role in ROLES)
+"""The pieces that stand before what is said in a dialogue, by who says it."""
 
 
 class Documents(NamedTuple):
@@ -60,16 +58,11 @@ def documents_of(train: Dataset, fields: list[str], template: str) -> Documents:
     """What the fields say of each item, the same once, and the dialogues where there are any."""
     said = pc.unique(written(train.items, fields, template).drop_null()).to_pylist()
     about = Documents(said, np.full(len(said), -1), np.arange(len(said) + 1))
-    turns = train.extras.get("dialogues")
-    if turns is None or not len(turns):
+    if "dialogues" not in train.extras:
         return about
-    texts = pc.fill_null(turns.column("text").cast(pa.string()), "").to_pylist()
-    role = pc.index_in(turns.column("role"), pa.array(ROLES)).combine_chunks().fill_null(-1).to_numpy()
-    dialogue = turns.column("dialogue").combine_chunks()
-    new = pc.not_equal(dialogue.slice(1), dialogue.slice(0, len(texts) - 1)).to_numpy(zero_copy_only=False)
-    begins = np.flatnonzero(np.append(True, new))
-    bounds = np.concatenate([about.bounds, len(said) + np.append(begins[1:], len(texts))])
-    return Documents(said + texts, np.concatenate([about.role, role]).astype(np.int64), bounds)
+    own = train.dialogues.compact()
+    texts, role = said + own.turns.text.to_pylist(), np.concatenate([about.role, own.turns.role])
+    return Documents(texts, role.astype(np.int64), np.append(about.bounds, len(said) + own.stop))
 
 
 def rows_of(documents: Ragged, longest: int, first: int, end: int) -> Rows:

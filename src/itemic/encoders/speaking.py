@@ -10,7 +10,8 @@ from jaxtyping import Float, Int64
 from torch import Generator, Tensor
 
 from itemic.data import Ragged
-from itemic.encoders.documents import ROLE_MARKS, ROLES, Documents
+from itemic.data.dialogues import ROLES
+from itemic.encoders.documents import ROLE_MARKS, Documents
 from itemic.encoders.reading import TOKENS
 from itemic.encoders.vocabulary import MARKS, Vocabulary
 from itemic.errors import QueryError
