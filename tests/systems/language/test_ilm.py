@@ -208,11 +208,10 @@ def test_vectors_alone_tell_what_items_are_that_no_text_describes(tmp_path):
     silent, found = np.flatnonzero(~says), {}
     taught = {"n_queries": 4, "write": "soft", "tasks": ["describe"], "training": {**PHASE2, "epochs": 40, "lr": 3e-3}}
     taught |= {"phase1": {**BRIEF, "epochs": 80, "eval_every": 80}}
-    ways = {"ilm": {}, "without phase 1": {"aligned": []}, "text alone": {"reader": "none", "write": "text"}}
+    ways = {"ilm": {}, "text alone": {"reader": "none", "write": "text"}}
     for name, options in ways.items():
         model = ilm(folder, **taught | options).fit(data)
         said = model.tell("describe", items=silent, limit=12)
         found[name] = np.mean([KINDS[kind_of(item)] in text for item, text in zip(silent, said)])
     assert found["ilm"] > 0.9
     assert found["text alone"] <= 0.2
-    assert found["without phase 1"] < found["ilm"] - 0.1
