@@ -1,21 +1,28 @@
-"""What encoders share: which rows are vectors, and FromPretrained, for those that read with a pretrained model."""
+"""What encoders share: which rows are vectors; FromPretrained, for those that read with a pretrained model; OfTexts,
+for those that read what is written about items."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute
 from jaxtyping import Bool, Float32
 from typing_extensions import TypeVar
 
-from itemic.data import Dataset
+from itemic.data import Dataset, Table
 from itemic.encoders.cache import Cache
+from itemic.encoders.fields import written
 from itemic.encoders.pretrained import content_hash
 from itemic.errors import ConfigError, LoadError
-from itemic.model import Encoder, ModelConfig
+from itemic.model import C, Encoder, M, ModelConfig
 from itemic.nn.products import has_bfloat16
+from itemic.progress import report
+
+pc: Any = pyarrow.compute  # its functions are made at import, out of a type checker's sight
 
 
 class PretrainedConfig(ModelConfig):
@@ -76,3 +83,26 @@ def present(vectors: Float32[np.ndarray, "rows dim"]) -> Bool[np.ndarray, " rows
     [True, False]
     """
     return np.isfinite(vectors.sum(1))
+
+
+class OfTexts(Encoder[C, M]):
+    """Vectors of what is written about items. An encoder notes the `fields` that it reads in `shape`, and gives
+    `read_texts` and the option `template`."""
+
+    def encode(self, content: Table) -> Float32[np.ndarray, "rows dim"]:
+        _ = self.catalogue
+        config: Any = self.config
+        texts = written(content, self.shape["fields"], config.template)
+        if texts.null_count:
+            n, what = len(texts), content.ids.what
+            report(f"{texts.null_count:,} of {n:,} {what}s have no text: their vectors are nan", 1, 1)
+        return self.read_texts(texts)
+
+    def encode_texts(self, texts: Sequence[str]) -> Float32[np.ndarray, "texts dim"]:
+        """A vector for each text, nan where it is empty."""
+        given = pa.array(texts, pa.string())
+        return self.read_texts(pc.if_else(pc.not_equal(pc.utf8_trim_whitespace(given), ""), given, None))
+
+    def read_texts(self, texts: pa.Array) -> Float32[np.ndarray, "texts dim"]:
+        """A vector for each text, nan where it is null."""
+        raise TypeError(f"{type(self).__name__} reads no texts")

@@ -8,23 +8,22 @@ Paper: Weller et al., ICLR 2026, arXiv:2507.11412. Published numbers are of mode
 
 import json
 import math
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 import torch
 from jaxtyping import Float, Float32, Int, Int64
 from pydantic import Field, field_validator
 from torch import Generator, Tensor, nn
 from torch.nn.functional import normalize
 
-from itemic.data import Dataset, EvalSet, Ragged, Table
+from itemic.data import Dataset, EvalSet, Ragged
+from itemic.encoders.base import OfTexts
 from itemic.encoders.documents import ROLE_MARKS, Documents, Rows, documents_of, rows_of
-from itemic.encoders.fields import fields_of, settled, written
+from itemic.encoders.fields import fields_of, settled
 from itemic.encoders.folders import write_folder
 from itemic.encoders.reading import TOKENS, vectors_of
 from itemic.encoders.speaking import N_MARKS, Speaker, packed
@@ -37,12 +36,10 @@ from itemic.nn.modernbert import ModernBert
 from itemic.nn.packing import Packing
 from itemic.nn.products import fast_products
 from itemic.nn.text import row_means
-from itemic.progress import report
 from itemic.registry import encoder
 from itemic.training import Stage, TrainingConfig, autocast
 from itemic.training.documents import dealt, growing
 
-pc: Any = pyarrow.compute  # its functions are made at import, out of a type checker's sight
 LEG = 250_000
 """Tokens from one validation to the next."""
 HELD_OUT = 120_000
@@ -178,7 +175,7 @@ class Network(nn.Module):
 
 
 @encoder("ettin", paper="arXiv:2507.11412")
-class Ettin(Speaker[Config, Network]):
+class Ettin(OfTexts[Config, Network], Speaker[Config, Network]):
     judges_itself = True
 
     @property
@@ -341,20 +338,7 @@ class Ettin(Speaker[Config, Network]):
 
     # The encoder ------------------------------------------------------------------------------------------------
 
-    def encode(self, content: Table) -> Float32[np.ndarray, "rows dim"]:
-        _ = self.catalogue
-        texts = written(content, self.shape["fields"], self.config.template)
-        if texts.null_count:
-            n, what = len(texts), content.ids.what
-            report(f"{texts.null_count:,} of {n:,} {what}s have no text: their vectors are nan", 1, 1)
-        return self._vectors(texts)
-
-    def encode_texts(self, texts: Sequence[str]) -> Float32[np.ndarray, "texts dim"]:
-        """A vector of length 1 for each text, nan where it is empty."""
-        given = pa.array(texts, pa.string())
-        return self._vectors(pc.if_else(pc.not_equal(pc.utf8_trim_whitespace(given), ""), given, None))
-
-    def _vectors(self, texts: pa.Array) -> Float32[np.ndarray, "texts dim"]:
+    def read_texts(self, texts: pa.Array) -> Float32[np.ndarray, "texts dim"]:
         found = np.full((len(texts), self.dim), np.nan, np.float32)
         rows = self.cutter.whole(texts.drop_null().to_pylist(), self.longest)
         found[texts.is_valid().to_numpy(zero_copy_only=False)] = vectors_of(rows, self.dim, self._means)

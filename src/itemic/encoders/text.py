@@ -17,13 +17,12 @@ import pyarrow.compute
 from jaxtyping import Float32
 from pydantic import Field
 
-from itemic.data import Dataset, Table
-from itemic.encoders.base import FromPretrained, PretrainedConfig
+from itemic.data import Dataset
+from itemic.encoders.base import FromPretrained, OfTexts, PretrainedConfig
 from itemic.encoders.fields import settled, written
 from itemic.encoders.pretrained import model_folder
 from itemic.encoders.reading import Pool, Reader
 from itemic.errors import ConfigError, DataError
-from itemic.progress import report
 from itemic.registry import encoder
 
 pc: Any = pyarrow.compute  # its functions are made at import, out of a type checker's sight
@@ -49,7 +48,7 @@ class Config(PretrainedConfig):
 
 
 @encoder("text", needs=["items"], paper="arXiv:1908.10084")
-class Text(FromPretrained[Config]):
+class Text(FromPretrained[Config], OfTexts[Config]):
     what = "text model"
 
     def survey(self, train: Dataset) -> None:
@@ -79,19 +78,6 @@ class Text(FromPretrained[Config]):
     def dim(self) -> int:
         return self.config.dim or self.reader.dim
 
-    def encode(self, content: Table) -> Float32[np.ndarray, "rows dim"]:
-        _ = self.catalogue
-        texts = written(content, self.shape["fields"], self.config.template)
-        if texts.null_count:
-            n, what = len(texts), content.ids.what
-            report(f"{texts.null_count:,} of {n:,} {what}s have no text: their vectors are nan", 1, 1)
-        return self._vectors(texts)
-
-    def encode_texts(self, texts: Sequence[str]) -> Float32[np.ndarray, "texts dim"]:
-        """A vector for each text, nan where it is empty; needs no fit."""
-        given = pa.array(texts, pa.string())
-        return self._vectors(pc.if_else(pc.not_equal(pc.utf8_trim_whitespace(given), ""), given, None))
-
     @cached_property
     def folder(self) -> Path:
         """Where the text model lies."""
@@ -112,7 +98,7 @@ class Text(FromPretrained[Config]):
             )
         return reader
 
-    def _vectors(self, texts: pa.Array) -> Float32[np.ndarray, "texts dim"]:
+    def read_texts(self, texts: pa.Array) -> Float32[np.ndarray, "texts dim"]:
         reader, config = self.reader, self.config
         prompt = config.prompt if config.prompt is not None else reader.manner.prompt
         said = np.flatnonzero(texts.is_valid().to_numpy(zero_copy_only=False))
