@@ -269,7 +269,8 @@ def spoiled(document, rng):
     return ODD[rng.integers(len(ODD))]
 
 
-def takes_nonsense(serving, n):
+@pytest.mark.parametrize("n", [500, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_malformed_bodies_give_problems_and_no_failure(serving, n):
     rng = np.random.default_rng(0)
     with serving() as shop:
         connection = http.client.HTTPConnection(shop.url.removeprefix("http://"), timeout=10)
@@ -290,15 +291,6 @@ def takes_nonsense(serving, n):
         assert wrong > n / 2
         for path, body in GOOD.items():
             assert shop.call("POST", f"/v1/{path}", body), path
-
-
-def test_500_malformed_bodies_give_problems_and_no_failure(serving):
-    takes_nonsense(serving, 500)
-
-
-@pytest.mark.slow
-def test_10000_malformed_bodies_give_problems_and_no_failure(serving):
-    takes_nonsense(serving, 10_000)
 
 
 def test_bodies_and_lists_have_limits(serving):

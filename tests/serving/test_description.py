@@ -6,7 +6,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 
-def holds(serving, examples):
+@pytest.mark.parametrize("examples", [20, pytest.param(500, marks=pytest.mark.slow)])
+def test_what_is_made_after_the_description_never_makes_the_service_fail(serving, examples):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         schemathesis = pytest.importorskip("schemathesis")
@@ -29,12 +30,3 @@ def holds(serving, examples):
             tried.append(operation.path)
         assert len(tried) >= 17
         assert shop.recommend(history=[], k=1)
-
-
-def test_what_is_made_after_the_description_never_makes_the_service_fail(serving):
-    holds(serving, 20)
-
-
-@pytest.mark.slow
-def test_the_same_of_500_requests_an_operation(serving):
-    holds(serving, 500)

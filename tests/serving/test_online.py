@@ -39,6 +39,7 @@ def test_the_command_tells_them(tmp_path):
     store.close()
     done = CliRunner().invoke(main, ["report", "online", "--store", str(tmp_path / "events.db")])
     assert done.stdout.splitlines()[1].split() == ["a", "2", "1", "0.5000", "0.0945-0.9055"]
+    open_store(tmp_path / "other.db").close()
     empty = CliRunner().invoke(main, ["report", "online", "--store", str(tmp_path / "other.db")])
     assert (empty.exit_code, empty.stderr.startswith("error: ")) == (1, True)
     assert "has no list that was shown" in empty.stderr

@@ -224,6 +224,9 @@ def test_a_store_is_brought_to_the_newest_version_step_by_step(place, monkeypatc
 
 
 def test_a_file_that_is_no_store_and_an_unknown_database_are_refused(tmp_path):
+    with pytest.raises(LoadError, match="none.db: there is no store here. Serve first: itemic serve RUN --store "):
+        open_store(tmp_path / "none.db", make=False)
+    assert not (tmp_path / "none.db").exists()
     (tmp_path / "notes.txt").write_text("not a database, but long enough to be looked at " * 20)
     with pytest.raises(LoadError, match="notes.txt cannot be opened as a store: file is not a database. Give another"):
         open_store(tmp_path / "notes.txt")
@@ -262,7 +265,8 @@ def killed_under_load(place, round_):
     return {name for line in said if line.endswith("\n") for name in line.split()}
 
 
-def survives_kills(place, n):
+@pytest.mark.parametrize("n", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_kills_lose_no_acknowledged_event_and_apply_none_twice(place, n):
     acknowledged: set = set()
     for round_ in range(n):
         acknowledged |= killed_under_load(place, round_)
@@ -274,12 +278,3 @@ def survives_kills(place, n):
         assert not any(again.result())
         assert len(list(store.events())) == len(kept)
         store.close()
-
-
-def test_three_kills_lose_no_acknowledged_event_and_apply_none_twice(place):
-    survives_kills(place, 3)
-
-
-@pytest.mark.slow
-def test_twenty_kills_lose_no_acknowledged_event_and_apply_none_twice(place):
-    survives_kills(place, 20)

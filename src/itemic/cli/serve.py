@@ -101,7 +101,7 @@ def add(name: str, scope: str, file: str | None, store: str | None) -> Output:
     """Make a key called NAME; it is shown this once."""
     from itemic.serving.keys import new_key
 
-    secret = _with_store(file, store, lambda kept: new_key(kept, name, scope))
+    secret = _with_store(file, store, lambda kept: new_key(kept, name, scope), make=True)
     note(f"the key '{name}' may {scope}; keep it, it is not shown again:")
     return Output({"name": name, "scope": scope, "key": secret}, [secret])
 
@@ -182,10 +182,10 @@ def _config(file: str | None, **given: Any) -> Any:
     return read_config(Path(file) if file is not None else None, os.environ, **given)
 
 
-def _with_store(file: str | None, store: str | None, work: Any) -> Any:
+def _with_store(file: str | None, store: str | None, work: Any, *, make: bool = False) -> Any:
     from itemic.serving.stores import open_store
 
-    kept = open_store(_config(file, store=store).store)
+    kept = open_store(_config(file, store=store).store, make=make)
     try:
         return work(kept)
     finally:

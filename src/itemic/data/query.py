@@ -122,7 +122,7 @@ class Query:
             parts.append(self.exclude)
         elif self.exclude is not None and len(self.exclude):
             shared = np.asarray(self.exclude, np.int32)
-            parts.append(Ragged.from_lengths(np.tile(shared, len(self)), np.full(len(self), len(shared))))
+            parts.append(Ragged.repeated(shared, len(self)))
         if not parts:
             return Ragged.empty(len(self))
         return parts[0] if len(parts) == 1 else parts[0].joined(parts[1])

@@ -48,6 +48,16 @@ class Ragged:
         return cls.from_lengths(grouped, np.bincount(rows, minlength=n_rows))
 
     @classmethod
+    def repeated(cls, values: "np.ndarray | Sequence[int]", n_rows: int, dtype: type = np.int32) -> "Ragged":
+        """`n_rows` rows that all hold the same values.
+
+        >>> Ragged.repeated([7, 8], 2).to_lists()
+        [[7, 8], [7, 8]]
+        """
+        row = np.asarray(values, dtype)
+        return cls(np.tile(row, n_rows), np.arange(n_rows + 1, dtype=np.int64) * len(row))
+
+    @classmethod
     def empty(cls, n_rows: int, dtype: type = np.int32) -> "Ragged":
         """`n_rows` rows with nothing in them."""
         return cls(np.empty(0, dtype), np.zeros(n_rows + 1, np.int64))
@@ -70,6 +80,11 @@ class Ragged:
     def row_of_value(self) -> Int64[np.ndarray, " n"]:
         """The row each value belongs to: [0, 0, 2] for rows of lengths 2, 0, 1."""
         return np.repeat(np.arange(len(self), dtype=np.int64), self.lengths)
+
+    @property
+    def places(self) -> Int64[np.ndarray, " n"]:
+        """How many values of its row come before each value: [0, 1, 0] for rows of lengths 2, 0, 1."""
+        return np.arange(len(self.values)) - np.repeat(self.offsets[:-1], self.lengths)
 
     def positions(self, rows: "np.ndarray | Sequence[int]") -> Int64[np.ndarray, " n"]:
         """Where the values of these rows stand in `values`, row after row."""

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Int32, Int64
+from jaxtyping import Float32, Int32, Int64
 from pydantic import Field
 
-from itemic.data import Dataset, Ragged
+from itemic.data import Dataset, Ragged, Table
 from itemic.encoders.base import FromPretrained, PretrainedConfig
 from itemic.encoders.pretrained import hub_folder
 from itemic.encoders.vocabulary import Vocabulary
@@ -43,7 +43,7 @@ class PretrainedLM(FromPretrained[Config], LanguageModel[Config]):
     what = "language model"
 
     def survey(self, train: Dataset) -> None:
-        self.shape = {"model": self.model_hash, "dim": self.talker.dim}
+        self.shape = {"model": self.model_hash, "dim": self.dim, "end": self.end}
 
     @cached_property
     def folder(self) -> Path:
@@ -70,6 +70,12 @@ class PretrainedLM(FromPretrained[Config], LanguageModel[Config]):
 
         return talker_of(self.folder)
 
+    def handed_over(self) -> "Talker":
+        """The network, for one who changes it; whoever asks next is given another."""
+        talker = self.talker
+        del self.talker
+        return talker
+
     @cached_property
     def cutter(self) -> Vocabulary:
         """What cuts its texts into pieces.
@@ -88,11 +94,25 @@ class PretrainedLM(FromPretrained[Config], LanguageModel[Config]):
     def first(self) -> Int32[np.ndarray, " pieces"]:
         """The pieces that begin a prompt, as its tokenizer puts them; none for many."""
         marks = self.cutter.whole([""], 2).values
-        return marks[marks != self.talker.end]
+        return marks[marks != self.end]
 
     @property
     def dim(self) -> int:
         return self.shape["dim"] if self.shape else self.talker.dim
+
+    @property
+    def end(self) -> int:
+        """The piece that ends a text."""
+        return self.shape["end"] if self.shape else self.talker.end
+
+    def encode(self, content: Table) -> Float32[np.ndarray, "rows dim"]:
+        raise ConfigError(
+            f"lm goes on with texts, and gives no vectors of items. The encoder text does, with the same model: "
+            f"model={self.config.model}"
+        )
+
+    def export(self, folder: str | Path) -> Path:
+        raise ConfigError(f"lm is as transformers opens it already: {self.folder}")
 
     @property
     def longest(self) -> int:
@@ -107,7 +127,7 @@ class PretrainedLM(FromPretrained[Config], LanguageModel[Config]):
         if given is None and not len(self.first) and not self.talker.is_paired:
             raise QueryError("this language model needs something to go on from. Say it: log_probs(texts, given=...).")
         before = self._begun(["" for _ in texts] if given is None else given)
-        said = ended(self.cutter.cut(texts), self.talker.end)
+        said = self.ended(texts)
         self._check_room(before.lengths + said.lengths)
         found = [np.empty(0, np.float32)]
         for start in range(0, len(texts), BLOCK):
@@ -134,14 +154,17 @@ class PretrainedLM(FromPretrained[Config], LanguageModel[Config]):
 
     def texts_of(self, words: Int64[np.ndarray, "texts n"]) -> list[str]:
         """What rows of words say, up to the one that ends them."""
-        row, _ = np.nonzero(words != self.talker.end)
-        values = words[words != self.talker.end].astype(np.int32)
+        said = words != self.end
+        row, _ = np.nonzero(said)
+        values = words[said].astype(np.int32)
         return self.cutter.texts(Ragged.from_pairs(row, values, len(words)))
 
+    def ended(self, texts: Sequence[str]) -> Ragged:
+        """The pieces of each text, with the one that ends it behind."""
+        return self.cutter.cut(texts).joined(Ragged.repeated([self.end], len(texts)))
+
     def _begun(self, texts: Sequence[str]) -> Ragged:
-        cut = self.cutter.cut(texts)
-        before = Ragged.from_lengths(np.tile(self.first, len(cut)), np.full(len(cut), len(self.first)))
-        return before.joined(cut)
+        return Ragged.repeated(self.first, len(texts)).joined(self.cutter.cut(texts))
 
     def _prompts(self, rows: Ragged) -> "Prompts":
         import torch
@@ -156,12 +179,3 @@ class PretrainedLM(FromPretrained[Config], LanguageModel[Config]):
                 f"text {n + 1} of {len(lengths):,} has {lengths[n]:,} tokens with what is to come; {self.config.model} "
                 f"has room for {self.longest:,}. Shorten it."
             )
-
-
-def ended(rows: Ragged, end: int) -> Ragged:
-    """The rows with the word that ends texts behind each.
-
-    >>> ended(Ragged.from_lists([[5, 6], []]), 1).to_lists()
-    [[5, 6, 1], [1]]
-    """
-    return rows.joined(Ragged.from_lengths(np.full(len(rows), end, np.int32), np.ones(len(rows), np.int64)))

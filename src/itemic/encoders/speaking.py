@@ -58,15 +58,15 @@ class Speaker(LanguageModel[C, M]):
     @torch.inference_mode()
     def log_probs(self, texts: Sequence[str], given: Sequence[str] | None = None) -> Ragged:
         before = self._begun(self.cutter.cut(["" for _ in texts] if given is None else given))
-        rows = _each(before.joined(self.cutter.cut(texts)), self.cutter.end)
+        rows = before.joined(self.cutter.cut(texts)).joined(Ragged.repeated([self.cutter.end], len(texts)))
         self._check_lengths(rows.lengths, "text")
         chances = [np.empty(0, np.float32)]
         for token, states in self._decoded(rows):
             logits = self.decoder.logits(states[:-1])
             chance = logits.log_softmax(-1).gather(1, token[1:, None])[:, 0]
             chances.append(np.append(np.float32(0), chance.numpy()))  # of the first token in all nothing is known
-        place = np.arange(len(rows.values)) - np.repeat(rows.offsets[:-1], rows.lengths)
-        return Ragged(np.concatenate(chances), rows.offsets).keep(place >= np.repeat(before.lengths, rows.lengths))
+        said = rows.places >= np.repeat(before.lengths, rows.lengths)
+        return Ragged(np.concatenate(chances), rows.offsets).keep(said)
 
     def generate(
         self,
@@ -115,7 +115,7 @@ class Speaker(LanguageModel[C, M]):
         return Documents([text for said in turns for _, text in said], roles, bounds).pieces(self.cutter)
 
     def _begun(self, pieces: Ragged) -> Ragged:
-        return _each(Ragged.empty(len(pieces)), self.cutter.first).joined(pieces)
+        return Ragged.repeated([self.cutter.first], len(pieces)).joined(pieces)
 
     def _check_lengths(self, lengths: Int64[np.ndarray, " rows"], what: str, more: str = "") -> None:
         if len(lengths) and lengths.max() > self.longest:
@@ -145,8 +145,3 @@ def _side_by_side(rows: Ragged) -> tuple[Int64[Tensor, "rows places"], Int64[Ten
     word = torch.zeros_like(pos)
     word[pos >= 0] = token
     return word, pos.clamp(min=-1)
-
-
-def _each(rows: Ragged, value: int) -> Ragged:
-    """The rows with a value behind each."""
-    return rows.joined(Ragged.from_lengths(np.full(len(rows), value, np.int32), np.ones(len(rows), np.int64)))

@@ -35,7 +35,7 @@ class GivenLists:
         elif query.candidates is not None:
             open_ &= np.isin(item, query.candidates)
         kept = given.keep(open_)
-        place = np.arange(len(kept.values)) - np.repeat(kept.offsets[:-1], kept.lengths)
+        place = kept.places
         top = place < k
         items = np.full((len(kept), k), -1, np.int32)
         items[kept.row_of_value[top], place[top]] = kept.values[top]

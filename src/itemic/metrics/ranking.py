@@ -112,7 +112,7 @@ def ndcg(
     """
     h = hits(ranked, relevant, grades)
     k, gained = h.cut(k), _gain(gain)
-    place = np.arange(len(h.ideal.values)) - np.repeat(h.ideal.offsets[:-1], h.n_relevant)
+    place = h.ideal.places
     inside = place < k
     gains = gained(h.ideal.values[inside]) * _discount(place[inside])
     best = np.bincount(h.ideal.row_of_value[inside], gains, minlength=len(h))

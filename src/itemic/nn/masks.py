@@ -35,7 +35,7 @@ def window(q: Int[Tensor, "... queries"], k: Int[Tensor, "... keys"], n: int) ->
             [1, 1, 1],
             [0, 1, 1]], dtype=torch.int32)
     """
-    return (q[..., :, None] - k[..., None, :]).abs() <= n
+    return Near(n, n)(q, k)
 
 
 @dataclass(frozen=True)

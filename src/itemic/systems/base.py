@@ -62,9 +62,7 @@ class Recommender(Model[C, M]):
         if query.candidates is None:
             raise QueryError("score needs candidates; this query has none. Use rank, or give Query(candidates=...).")
         if not isinstance(query.candidates, Ragged):
-            shared = np.asarray(query.candidates, np.int32)
-            spread = Ragged.from_lengths(np.tile(shared, len(query)), np.full(len(query), len(shared)))
-            query = replace(query, candidates=spread)
+            query = replace(query, candidates=Ragged.repeated(query.candidates, len(query)))
         assert isinstance(query.candidates, Ragged)
         parts = [self._score_candidates(query.block(*bounds)) for bounds in self._blocks(len(query))]
         return Ragged(np.concatenate(parts) if parts else np.empty(0, np.float32), query.candidates.offsets)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, Int32, Int64
 
 from itemic.data import Dataset, Query, Ragged, Ranking, Table
 from itemic.errors import DataError
@@ -15,6 +15,19 @@ from itemic.model import C, M
 from itemic.nn.topk import top_k
 from itemic.progress import report
 from itemic.systems.base import Recommender
+
+
+def cut(
+    histories: Ragged, rows: Int64[np.ndarray, " cuts"], places: Int64[np.ndarray, " cuts"]
+) -> tuple[Ragged, Int32[np.ndarray, " cuts"]]:
+    """Of each of these rows what comes before a place in it, and the item there.
+
+    >>> before, item = cut(Ragged.from_lists([[4, 5, 6], [7, 8]]), np.array([0, 1]), np.array([2, 0]))
+    >>> before.to_lists(), item.tolist()
+    ([[4, 5], []], [6, 7])
+    """
+    whole = histories.take(rows)
+    return whole.keep(whole.places < np.repeat(places, whole.lengths)), whole.values[whole.offsets[:-1] + places]
 
 
 class PopularToSilent(Recommender[C, M]):

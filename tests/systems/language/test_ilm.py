@@ -108,7 +108,7 @@ def logits(model, histories):
     asked = model._asked("next", Ragged.from_lists(histories))
     answers = torch.tensor([[5, 6]] * len(histories))
     with torch.no_grad():
-        return model.lm.talker.told(model.asking.prompts(asked, model.module), Texts(answers, answers > 0))
+        return model.talker.told(model._prompts(asked), Texts(answers, answers > 0))
 
 
 def test_the_language_model_is_byte_for_byte_what_it_was(folder, data):
@@ -170,7 +170,7 @@ def test_what_is_trained_of_the_language_model_is_saved(what, folder, data, tmp_
     moved = [
         name
         for name, value in fresh.network.state_dict().items()
-        if not torch.equal(value, model.lm.talker.network.state_dict().get(name, value))
+        if not torch.equal(value, model.talker.network.state_dict().get(name, value))
     ]
     assert bool(moved) == (what == "all")
 

@@ -24,6 +24,6 @@ class RepeatLast(ScoreRecommender[SystemConfig]):
         scores = np.repeat(self.weights["popularity"][None], len(query), 0)
         if query.history is not None:
             history = query.history
-            place = 1 + np.arange(len(history.values)) - history.offsets[history.row_of_value]
-            np.maximum.at(scores, (history.row_of_value, history.values), place.astype(np.float32))
+            place = (1 + history.places).astype(np.float32)
+            np.maximum.at(scores, (history.row_of_value, history.values), place)
         return scores

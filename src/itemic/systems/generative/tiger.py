@@ -30,6 +30,7 @@ from itemic.nn.transformer import t5
 from itemic.registry import system
 from itemic.systems.base import SystemConfig
 from itemic.systems.generative.base import HistoryToCodes
+from itemic.systems.histories import cut
 from itemic.training import TrainingConfig, shuffled
 
 READ = 256
@@ -190,11 +191,9 @@ class TIGER(HistoryToCodes[Config, Network]):
             yield Places(self._user[at], self._place[at])
 
     def loss(self, batch: Places) -> dict[str, Float[Tensor, ""]]:
-        whole, place = self._histories.take(batch.user.numpy()), batch.place.numpy()
-        at = np.arange(len(whole.values)) - whole.offsets[whole.row_of_value]
-        known = whole.keep(at < np.repeat(place, whole.lengths)).last(self.config.max_length)
-        codes, packing = self._packed(known)
-        target = torch.from_numpy(self.item_codes()[whole.values[whole.offsets[:-1] + place]]).long()
+        known, item = cut(self._histories, batch.user.numpy(), batch.place.numpy())
+        codes, packing = self._packed(known.last(self.config.max_length))
+        target = torch.from_numpy(self.item_codes()[item]).long()
         told, target = self.module(codes, packing, target), target[packing.order]
         return {f"level {n}": cross_entropy(logits.float(), target[:, n - 1]) for n, logits in enumerate(told, 1)}
 

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool, Float32, Int, Int32
 
 from itemic.data import Ragged, Table
-from itemic.encoders.lm import PretrainedLM, ended
-from itemic.encoders.talking import SOFT, Prompts
+from itemic.encoders.lm import PretrainedLM
+from itemic.encoders.talking import SOFT, Prompts, Talker
 from itemic.nn.decoding import END
 from itemic.systems.language.prompts import (
     TEMPLATES,
@@ -79,12 +79,12 @@ class Asking:
             newest = histories.last(self.max_length)
             newest = newest_that_fit(newest, self.mentions, self.room - words, len(self.comma))
             places["history"] = listed(newest, self.mentions, self.comma)
-        first = Ragged.from_lengths(np.tile(self.lm.first, n_rows), np.full(n_rows, len(self.lm.first)))
+        first = Ragged.repeated(self.lm.first, n_rows)
         nobody = np.empty((0, self.vectors.shape[1]), np.float32)
         return Asked(first.joined(filled(pieces, places, n_rows)), nobody if users is None else users)
 
-    def prompts(self, asked: Asked, network: Network) -> Prompts:
-        """The requests as the language model reads them; who is named in several is made into words once."""
+    def prompts(self, asked: Asked, network: Network, talker: Talker) -> Prompts:
+        """The requests as a language model reads them; who is named in several is made into words once."""
         token, n_items, n = asked.token.values, len(self.vectors), self.n_queries
         places, made = token[token < 0], torch.empty(0, self.lm.dim)
         if len(places):
@@ -93,16 +93,16 @@ class Asking:
             users = torch.from_numpy(asked.users[entity[entity >= n_items] - n_items])
             made = network.soft(items, users)[torch.from_numpy(at), torch.from_numpy((-1 - places) % n)]
         words = torch.from_numpy(token).clamp(min=SOFT)
-        return self.lm.talker.prompts(words, torch.from_numpy(asked.token.offsets), made)
+        return talker.prompts(words, torch.from_numpy(asked.token.offsets), made)
 
 
 def titles_of(items: Table, lm: PretrainedLM) -> tuple[Int32[np.ndarray, "items n"], Ragged]:
     """The titles of items in words of a language model: as they are answered, with the word that ends them and filled
     up with END; and as they stand in prompts."""
-    rows = lm.cutter.cut([f" {title}" for title in told_apart(items)])
-    whole = ended(rows, lm.talker.end)
+    titles = [f" {title}" for title in told_apart(items)]
+    rows, whole = lm.cutter.cut(titles), lm.ended(titles)
     answers = np.full((len(rows), int(whole.lengths.max(initial=1))), END, np.int32)
-    answers[whole.row_of_value, np.arange(len(whole.values)) - whole.offsets[whole.row_of_value]] = whole.values
+    answers[whole.row_of_value, whole.places] = whole.values
     return answers, rows
 
 

@@ -22,8 +22,8 @@ from torch.nn.functional import cross_entropy
 
 from itemic.data import Dataset, EvalSet, Query, Ragged, Table
 from itemic.encoders.fields import settled, written
-from itemic.encoders.lm import PretrainedLM, ended
-from itemic.encoders.talking import Prompts
+from itemic.encoders.lm import PretrainedLM
+from itemic.encoders.talking import Prompts, Talker
 from itemic.encoders.vocabulary import Vocabulary
 from itemic.errors import DataError
 from itemic.model import part
@@ -36,7 +36,7 @@ from itemic.registry import system
 from itemic.systems.base import SystemConfig, VectorRecommender
 from itemic.systems.content import added
 from itemic.systems.generative.base import CodeRecommender
-from itemic.systems.histories import PopularToSilent
+from itemic.systems.histories import PopularToSilent, cut
 from itemic.systems.language.adapters import adapted
 from itemic.systems.language.alignment import best_pairs, paired_vectors
 from itemic.systems.language.asking import Asked, Asking, titles_of, told_apart, until_end
@@ -150,6 +150,7 @@ class Examples(NamedTuple):
 class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
     behaviour: VectorRecommender = part("ials", dim=64)
     lm: PretrainedLM = part("lm")
+    _own_talker: Talker | None = None
     _asking: "tuple[np.ndarray, Asking] | None" = None
     """The table of answers, and what was made for it."""
 
@@ -171,7 +172,8 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
     def build(self, catalogue: Dataset) -> Network:
         config, shape, adapters = self.config, self.shape, nn.Module()
         if config.lm_trainable != "none":
-            adapters = adapted(self.lm.talker, config.lm_trainable, config.rank)
+            self._own_talker = self.lm.handed_over()  # it is changed: nobody else may speak through it
+            adapters = adapted(self._own_talker, config.lm_trainable, config.rank)
         reader = None
         if config.reader == "mlp":
             reader = TwoLayers(shape["width"], config.n_queries, shape["lm"])
@@ -231,7 +233,7 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
         module.phase.fill_(TITLES)
         if module.reader is not None:
             some = self.asking.vectors[torch.from_numpy(np.flatnonzero(self.tables["has"])[:READ])]
-            ratio = norm_ratio(module.soft(some, some[:0]).flatten(0, 1), self.lm.talker.table)
+            ratio = norm_ratio(module.soft(some, some[:0]).flatten(0, 1), self.talker.table)
             for weight in module.reader.adaptor.parameters():
                 weight.mul_(ratio)
 
@@ -251,7 +253,7 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
             return self._known, torch.zeros_like(self._known)
         histories = self._histories
         row, longest = histories.row_of_value, int(histories.lengths.max())
-        place = np.arange(len(row)) - histories.offsets[row]
+        place = histories.places
         known = np.flatnonzero(place >= np.maximum(1, histories.lengths - (self.config.places or longest))[row])
         return torch.from_numpy(row[known]), torch.from_numpy(place[known])
 
@@ -261,14 +263,12 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
         if task in ABOUT_ITEMS:
             asked, answers = self.asking.ask(task, batch.template, items=row), self._answers_about(task, row, None)
         else:
-            whole = self._histories.take(row)
-            at = np.arange(len(whole.values)) - whole.offsets[whole.row_of_value]
-            before, item = whole.keep(at < np.repeat(place, whole.lengths)), whole.values[whole.offsets[:-1] + place]
+            before, item = cut(self._histories, row, place)
             asked = self._asked(task, before, batch.template, item if task == "why" else None)
             is_item = task != "why"
             answers = until_end(self.tables["answers"][item]) if is_item else self._answers_about(task, item, before)
         wanted = _texts(answers)
-        told = self.lm.talker.told(self.asking.prompts(asked, self.module), wanted)
+        told = self.talker.told(self._prompts(asked), wanted)
         each = cross_entropy(told.flatten(0, 1).float(), wanted.token.flatten(), reduction="none")
         each = (each.view_as(wanted.real) * wanted.real).sum(1) / wanted.real.sum(1)
         return {task: each.mean()}
@@ -279,7 +279,7 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
             said = written(self.catalogue.items.take(items), self.shape["fields"], "{text}").to_pylist()
         else:
             said = self._facts.similar(items) if histories is None else self._facts.why(items, histories)
-        return ended(self.lm.cutter.cut([f" {text}" for text in said]), self.lm.talker.end)
+        return self.lm.ended([f" {text}" for text in said])
 
     def validate(self, valid: EvalSet | None) -> dict[str, float]:
         """By some of the requests: each asks the language model for a list."""
@@ -298,6 +298,15 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
             self.tables["pair"] = torch.cat(made).numpy()
 
     # Asking -----------------------------------------------------------------------------------------------------
+
+    @property
+    def talker(self) -> Talker:
+        """The language model: as its part has it, or with what was trained of it."""
+        _ = self.module
+        return self.lm.talker if self._own_talker is None else self._own_talker
+
+    def _prompts(self, asked: Asked) -> Prompts:
+        return self.asking.prompts(asked, self.module, self.talker)
 
     @property
     def asking(self) -> Asking:
@@ -350,11 +359,11 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
         with self._answering():
             for start in range(0, len(query), ASKED):
                 rows = by_length[start : start + ASKED]
-                prompts = self.asking.prompts(self._asked("next", query.history.take(rows)), self.module)
+                prompts = self._prompts(self._asked("next", query.history.take(rows)))
                 barred = forbidden.take(rows)
                 arrays = torch.from_numpy(barred.values), torch.from_numpy(barred.offsets)
                 width = max(k, self.config.beam)
-                found = beam_search(self.lm.talker.step(prompts), trie, len(rows), width, k, arrays)
+                found = beam_search(self.talker.step(prompts), trie, len(rows), width, k, arrays)
                 items[torch.from_numpy(rows)], scores[torch.from_numpy(rows)] = found
         return Found(items, scores)
 
@@ -368,9 +377,9 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
             for start in range(0, len(codes), SCORED):
                 some = slice(start, start + SCORED)
                 asking, at = np.unique(row[some], return_inverse=True)
-                prompts = self.asking.prompts(self._asked("next", query.history.take(asking)), self.module)
+                prompts = self._prompts(self._asked("next", query.history.take(asking)))
                 each = Prompts(prompts.vectors[at], prompts.real[at])
-                scores[some] = self.lm.talker.chances(each, _texts(until_end(codes[some]))).numpy()
+                scores[some] = self.talker.chances(each, _texts(until_end(codes[some]))).numpy()
         return scores
 
     def _nearness(self, query: Query) -> Float32[np.ndarray, "queries items"]:
@@ -405,8 +414,8 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
                     asked = self.asking.ask(task, template, items=about)
                 else:
                     asked = self._asked(task, histories.take(rows), template, about)
-                prompts = self.asking.prompts(asked, self.module)
-                words = list(self.lm.talker.speak(prompts, limit, lambda logits: logits.argmax(1)))
+                prompts = self._prompts(asked)
+                words = list(self.talker.speak(prompts, limit, lambda logits: logits.argmax(1)))
                 found += self.lm.texts_of(np.stack(words, 1) if words else np.empty((len(rows), 0), np.int64))
         return [text.strip() for text in found]
 

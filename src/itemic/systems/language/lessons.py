@@ -50,9 +50,7 @@ class Lessons:
     ) -> None:
         self.items, self.users, self.begin = items, users, len(cutter)
         rows = cutter.cut(texts.fill_null("").to_pylist())
-        place = np.arange(len(rows.values)) - rows.offsets[rows.row_of_value]
-        first = Ragged.from_lengths(np.full(len(rows), cutter.first, np.int32), np.ones(len(rows), np.int64))
-        self.words = first.joined(rows.keep(place < text_tokens - 1))
+        self.words = Ragged.repeated([cutter.first], len(rows)).joined(rows.keep(rows.places < text_tokens - 1))
         self.like = torch.from_numpy(texts.dictionary_encode().indices.fill_null(-1).to_numpy().astype(np.int64))
         told = texts.is_valid().to_numpy(zero_copy_only=False) & has
         self.told = torch.from_numpy(np.flatnonzero(told))

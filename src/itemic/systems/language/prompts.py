@@ -145,11 +145,7 @@ def listed(histories: Ragged, written: Ragged, between: Int64[np.ndarray, " word
     items = written.take(histories.values)
     gaps = np.full(n, len(between))
     gaps[first] = 0
-    whole = (
-        Ragged.from_lengths(np.tile(between, n), np.full(n, len(between)))
-        .keep(np.repeat(gaps > 0, len(between)))
-        .joined(items)
-    )
+    whole = Ragged.repeated(between, n).keep(np.repeat(gaps > 0, len(between))).joined(items)
     return Ragged(whole.values, whole.offsets[histories.offsets])
 
 
@@ -162,7 +158,7 @@ def filled(template: Sequence[Piece], places: Mapping[str, Ragged], n_rows: int)
     """
     rows, values = [], []
     for words, place in template:
-        part = places[place] if place else Ragged.from_lengths(np.tile(words, n_rows), np.full(n_rows, len(words)))
+        part = places[place] if place else Ragged.repeated(words, n_rows)
         rows.append(part.row_of_value)
         values.append(part.values.astype(np.int64))
     return Ragged.from_pairs(np.concatenate(rows), np.concatenate(values), n_rows)

@@ -44,7 +44,7 @@ class Pipeline(Recommender[Config]):
         super().__init__(config, **options)
         self._rules: Rules | None = None
         self._budgets = Budgets(1 + len(self.config.sources))
-        self._taken = 0  # calls of `took`, which change what trends
+        self._trends: dict[str, Int32[np.ndarray, " items"]] = {}  # items by falling counts, made when asked for
         self._rng = np.random.default_rng(self.config.seed)
         self._tell()
 
@@ -283,7 +283,9 @@ class Pipeline(Recommender[Config]):
             return self._budgets.run(name, source.budget, lambda: self._by_model(name, query, n, allowed), reasons)
         if source.kind == "trending":
             counts = self.weights[f"trending.{name}"]
-            order = self.rules.remembered(("trend", name, self._taken), lambda: _falling(counts))
+            if name not in self._trends:
+                self._trends[name] = np.argsort(-counts, kind="stable").astype(np.int32)
+            order = self._trends[name]
             items = first_open(order, query, allowed, n)
             worth = counts[items].astype(np.float32)
         else:
@@ -303,10 +305,10 @@ class Pipeline(Recommender[Config]):
         if allowed is not None and not allowed[:n_items].all():
             closed = np.flatnonzero(~allowed[:n_items]).astype(np.int32)
             if len(closed) <= FEW:
-                row = Ragged.from_lengths(np.tile(closed, len(query)), np.full(len(query), len(closed)))
+                row = Ragged.repeated(closed, len(query))
                 before = query.exclude
                 if before is not None and not isinstance(before, Ragged):
-                    before = Ragged.from_lengths(np.tile(before, len(query)), np.full(len(query), len(before)))
+                    before = Ragged.repeated(before, len(query))
                 query = replace(query, exclude=row if before is None else before.joined(row), candidates=None)
             else:
                 query = replace(query, candidates=np.flatnonzero(allowed[:n_items]).astype(np.int32))
@@ -339,11 +341,11 @@ class Pipeline(Recommender[Config]):
 
     def close_items(self, codes: "np.ndarray | Sequence[int]") -> None:
         """These items are not listed from now on."""
-        self._rules = Rules(self.config, self.catalogue.items, self.rules.closed | {int(code) for code in codes})
+        self._rules = self.rules.closing(self.rules.closed | {int(code) for code in codes})
 
     def open_items(self, codes: "np.ndarray | Sequence[int]") -> None:
         """These items may be listed again."""
-        self._rules = Rules(self.config, self.catalogue.items, self.rules.closed - {int(code) for code in codes})
+        self._rules = self.rules.closing(self.rules.closed - {int(code) for code in codes})
 
     def took(self, codes: "np.ndarray | Sequence[int]", times: "np.ndarray | Sequence[int]") -> None:
         """Counts what somebody just took, at these milliseconds since 1970, among what trends."""
@@ -355,7 +357,7 @@ class Pipeline(Recommender[Config]):
                     self.weights[f"now.{name}"] = np.array(max(times), np.float64)
                     age -= age.max()
                 np.add.at(self.weights[f"trending.{name}"], np.asarray(codes), 2.0**age)
-                self._taken += 1
+                self._trends.pop(name, None)
 
     def _counted(
         self, item: Int[np.ndarray, " rows"], when: Int[np.ndarray, " rows"] | None, n_items: int
@@ -398,6 +400,7 @@ class Pipeline(Recommender[Config]):
         for name in self.weights:
             if name.startswith("trending."):
                 self.weights[name] = np.pad(self.weights[name], (0, len(new)))
+        self._trends.clear()
         return self
 
     def describe_items(self, items: Table) -> None:
@@ -441,7 +444,7 @@ class Pipeline(Recommender[Config]):
         if not len(different):
             return []
         rows = [kept, *(kept[kept != one] for one in different)]
-        candidates = Ragged.from_lengths(np.full(len(rows), item, np.int32), np.ones(len(rows), np.int64))
+        candidates = Ragged.repeated([item], len(rows))
         lengths = np.fromiter((len(row) for row in rows), np.int64, len(rows))
         asked = Query(history=Ragged.from_lengths(np.concatenate(rows), lengths), candidates=candidates)
         scores = judge.score(asked).values.astype(np.float64)
@@ -455,8 +458,3 @@ def _part(role: str) -> Part:
     made = Part(role, True, {})
     made.role, made.kind = role, Recommender
     return made
-
-
-def _falling(counts: Float[np.ndarray, " items"]) -> Int32[np.ndarray, " items"]:
-    """The items by falling counts."""
-    return np.argsort(-counts, kind="stable").astype(np.int32)

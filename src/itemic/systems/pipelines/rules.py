@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Bool, Int32
 
 from itemic.data import Query, Table
@@ -20,6 +21,12 @@ class Rules:
         self.items, self.closed = items, closed
         self._config = config
         self._cached: dict[Any, Any] = {}
+
+    def closing(self, closed: frozenset[int]) -> "Rules":
+        """The same with other items closed; what else was looked up is still known."""
+        made = Rules(self._config, self.items, closed)
+        made._cached = {key: found for key, found in self._cached.items() if key != "open"}
+        return made
 
     def check(self) -> None:
         """Passes if all that the config names is there.
@@ -74,8 +81,11 @@ class Rules:
         """A number for each value of a column, -1 where it is missing."""
 
         def number() -> Any:
-            values, index = self.items.column(column).to_pylist(), {}
-            return np.array([-1 if v is None else index.setdefault(str(v), len(index)) for v in values], np.int32)
+            values = self.items.column(column)
+            if pa.types.is_nested(values.type):
+                values = pa.chunked_array([pa.array([None if v is None else str(v) for v in values.to_pylist()])])
+            index = values.combine_chunks().dictionary_encode().indices
+            return index.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
 
         return self.remembered(("groups", column), number)
 

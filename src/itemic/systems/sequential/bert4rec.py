@@ -189,7 +189,7 @@ class BERT4Rec(SequenceRecommender[Config, Network]):
 
     def read(self, histories: Ragged) -> Float32[np.ndarray, "histories dim"]:
         n = len(histories)
-        gap = Ragged.from_lengths(np.full(n, self.catalogue.n_items, np.int32), np.ones(n, np.int64))
+        gap = Ragged.repeated([self.catalogue.n_items], n)
         asked = histories.last(self.config.max_length - 1).joined(gap)
         offsets = torch.from_numpy(asked.offsets)
         found = self.module(torch.from_numpy(asked.values), Packing(offsets), offsets[1:] - 1).numpy()

@@ -34,6 +34,7 @@ from itemic.nn.products import fast_products
 from itemic.nn.text import TextEncoder, WordHead, row_means
 from itemic.progress import report
 from itemic.registry import system
+from itemic.systems.histories import cut
 from itemic.systems.sequential.base import SequenceConfig, SequenceRecommender
 from itemic.systems.sequential.sentences import (
     N_KINDS,
@@ -278,9 +279,7 @@ class Recformer(SequenceRecommender[Config, Network]):
 
     def _cut(self, batch: Cuts) -> tuple[Ragged, Int[np.ndarray, " batch"]]:
         """What came before the place of each cut, and the item there."""
-        whole, place = self._histories.take(batch.user.numpy()), batch.place.numpy()
-        at = np.arange(len(whole.values)) - whole.offsets[whole.row_of_value]
-        return whole.keep(at < np.repeat(place, whole.lengths)), whole.values[whole.offsets[:-1] + place]
+        return cut(self._histories, batch.user.numpy(), batch.place.numpy())
 
     # Reading ----------------------------------------------------------------------------------------------------
 

@@ -48,8 +48,7 @@ def sentences_of(items: Table, fields: Sequence[str], vocabulary: Vocabulary, lo
         key, told = _tokens(vocabulary, [field.replace("_", " ")], KEY).values, value.lengths > 0
         named = Ragged.from_lengths(np.tile(key, (int(told.sum()), 1)), len(key) * told)
         attribute = named.joined(value)
-        place = np.arange(len(attribute.values)) - attribute.offsets[attribute.row_of_value]
-        whole = whole.joined(attribute.keep(place < longest))
+        whole = whole.joined(attribute.keep(attribute.places < longest))
     token, kind, begins = whole.values.T
     return Sentences(token.copy(), kind.astype(np.uint8), begins.astype(bool), whole.offsets)
 
