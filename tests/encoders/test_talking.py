@@ -3,8 +3,14 @@
 import pytest
 import torch
 from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
+    MistralConfig,
+    MistralForCausalLM,
+    ModernBertDecoderConfig,
+    ModernBertDecoderForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
     T5Config,
@@ -38,7 +44,34 @@ def t5():
     return T5ForConditionalGeneration(T5Config(vocab_size=WORDS, decoder_start_token_id=0, dropout_rate=0.0, **shape))
 
 
-@pytest.fixture(params=[gpt2, qwen, t5], ids=["gpt2", "qwen3", "t5"])
+def mistral():
+    """Sees three words back."""
+    shape = {"hidden_size": DIM, "intermediate_size": 32, "num_hidden_layers": 2, "head_dim": 8, "sliding_window": 3}
+    config = MistralConfig(vocab_size=WORDS, num_attention_heads=2, num_key_value_heads=1, **shape)
+    return MistralForCausalLM(config)
+
+
+def gemma():
+    """Every other layer sees three words back."""
+    shape = {"hidden_size": DIM, "intermediate_size": 32, "num_hidden_layers": 4, "head_dim": 8, "sliding_window": 3}
+    kinds = ["sliding_attention", "full_attention"] * 2
+    config = Gemma3TextConfig(
+        vocab_size=WORDS, num_attention_heads=2, num_key_value_heads=1, layer_types=kinds, **shape
+    )
+    return Gemma3ForCausalLM(config)
+
+
+def modernbert():
+    """Two of three layers see three words back."""
+    shape = {"hidden_size": DIM, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
+    config = ModernBertDecoderConfig(vocab_size=WORDS, local_attention=6, pad_token_id=0, **shape)
+    return ModernBertDecoderForCausalLM(config)
+
+
+MODELS = [gpt2, qwen, mistral, gemma, modernbert, t5]
+
+
+@pytest.fixture(params=MODELS, ids=[model.__name__ for model in MODELS])
 def talker(request):
     torch.manual_seed(0)
     network = request.param()
@@ -80,7 +113,7 @@ def test_prompts_without_vectors_give_just_the_logits_of_the_language_model(talk
 
 
 def test_a_vector_that_is_a_words_embedding_is_that_word(talker):
-    vectors = talker.table[[5, 9]].detach()
+    vectors = talker.read(torch.tensor([5, 9])).detach()
     soft = [[3, 4, SOFT, 6, 7], [8, SOFT]]
     told, spliced = (
         talker.told(prompts, answers(*ANSWERS))
@@ -124,3 +157,14 @@ def test_new_text_is_that_of_the_whole_text_read_again_at_each_word(talker):
             word = END if done else int(own_logits(talker, prompt, [*wanted, 0])[-1].argmax())
             wanted.append(word)
         assert line == wanted
+
+
+def test_training_in_bfloat16_takes_the_gradients_of_float32(talker):
+    gradients = []
+    for half in (False, True):
+        vectors = torch.arange(2 * DIM).reshape(2, DIM).sin().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            prompts = asked(talker, [3, SOFT, 6, 9, 2], [SOFT, 8], vectors=vectors)
+            chances = talker.chances(prompts, answers(*ANSWERS))
+        gradients.append(torch.autograd.grad(chances.sum(), vectors)[0].flatten())
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.99

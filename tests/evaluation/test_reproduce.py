@@ -16,6 +16,7 @@ from itemic.evaluation import evaluate, reproduce, reproduce_list
 from itemic.evaluation.recipes import Recipe, all_recipes, find_recipe, merged, recipes_folder
 from itemic.evaluation.reproduce import data_of, measure
 from itemic.evaluation.tables import protocols, results_table, standing, variants, write_tables
+from itemic.model import load
 from itemic.registry import find, system
 from itemic.systems.base import ScoreRecommender, SystemConfig
 from itemic.training import TrainingConfig
@@ -104,6 +105,21 @@ class Traveller(Counts):
 
     def scores(self, query):
         return np.tile(self.tables["scores"], (len(query), 1))
+
+
+class GivenConfig(SystemConfig):
+    folder: str = ""
+
+
+@system("toy-given", family="toys", answers=["anyone"])
+class Given(ScoreRecommender[GivenConfig]):
+    """Scores items as the model in a folder does."""
+
+    def solve(self, train):
+        return {"scores": load(self.config.folder).weights["scores"]}
+
+    def scores(self, query):
+        return np.tile(self.weights["scores"], (len(query), 1))
 
 
 START, END = "<!-- results -->", "<!-- /results -->"
@@ -400,6 +416,30 @@ def test_other_settings_are_measured_beside_the_main_one(data):
         beside["metrics"]["recall@5"] == other["metrics"]["recall@5"]["value"] < facts["metrics"]["recall@5"]["value"]
     )
     assert beside["config"]["sign"] == -1.0
+
+
+def test_a_setting_beside_says_how_far_it_is_behind_with_an_interval(data):
+    facts = measure(recipe(beside={"rare first": {"sign": -1.0}, "the same": {}}), data)
+    low, high = facts["beside"]["rare first"]["behind"]["recall@5"]
+    gap = facts["metrics"]["recall@5"]["value"] - facts["beside"]["rare first"]["metrics"]["recall@5"]
+    assert low < gap < high
+    assert facts["beside"]["the same"]["behind"]["recall@5"] == [0, 0]
+
+
+def test_a_model_is_fitted_first_for_those_that_are_given_its_folder(place, data):
+    first = {"system": "toy-counts", "data": ["skewed"], "config": {"sign": -1.0}}
+    place("toy-given/skewed", system="toy-given", before={"folder": first}, search=None)
+    place("toy-given/skewed.again", system="toy-given", variant="again", before={"folder": first}, search=None)
+    Counts.fitted.clear()
+    for variant in (None, "again"):
+        facts = json.loads(reproduce("toy-given", "skewed", variant, folder="work").read_text())
+    assert Counts.fitted == [(-1.0, len(split(data, by="random", test=0.2, valid=0.2).train.interactions))]
+    assert facts["before"]["folder"]["data"] == ["skewed"]
+    rare = measure(recipe(config={"sign": -1.0}), data)
+    assert facts["metrics"]["recall@5"]["value"] == rare["metrics"]["recall@5"]["value"]
+    Counts.fitted.clear()
+    reproduce("toy-given", "skewed")
+    assert len(Counts.fitted) == 1
 
 
 def test_sampled_candidates_are_named_in_the_result(data):

@@ -205,3 +205,14 @@ def test_words_are_drawn_as_often_as_their_chances_say_and_only_from_the_likelie
     assert shares(0.5) == pytest.approx((squared / squared.sum()).tolist(), abs=0.01)
     assert shares(1.0, 0.75) == pytest.approx([0.625, 0.375, 0, 0], abs=0.01)  # 0.5 are not enough, 0.8 are
     assert shares(1.0, 1e-9) == shares(0) == [1, 0, 0, 0]
+
+
+def test_nobody_is_asked_once_all_codes_are_over():
+    asked = []
+
+    def step(code, parent):
+        asked.append(code)
+        return torch.zeros(1, 1 if code is None else code.shape[1], 3)
+
+    found = beam_search(step, Trie.of(np.array([[0, 1, END, END], [2, 0, END, END]])), 1, 4, 2)
+    assert (found.items.tolist(), len(asked)) == ([[0, 1]], 2)

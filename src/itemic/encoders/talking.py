@@ -5,6 +5,7 @@ It runs through transformers, decoders and encoder-decoders alike; no code of a 
 
 import inspect
 from collections.abc import Callable, Iterator
+from math import sqrt
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from itemic.errors import ConfigError, some
-from itemic.nn.decoding import Step
+from itemic.nn.attention import attend
+from itemic.nn.decoding import Step, lineage
+from itemic.nn.products import usual_products
 from itemic.nn.splice import splice
 from itemic.nn.text import Texts
 
@@ -34,19 +37,23 @@ class Talker:
     def __init__(self, network: nn.Module, begin: int, end: int) -> None:
         """`end` is the word that ends a text; `begin` the one with which the decoder of an encoder-decoder begins."""
         self.network: Any = network.eval()
+        _use_own_attention(self.network)
         self.begin, self.end = begin, end
         self.is_paired = bool(self.network.config.is_encoder_decoder)
         known = inspect.signature(network.forward).parameters
         self._placed, self._kept = "position_ids" in known, "logits_to_keep" in known
 
+    def read(self, words: Int64[Tensor, "*batch"]) -> Float[Tensor, "*batch dim"]:
+        """The vectors of words, as the first layer is given them: some models stretch those of their table."""
+        return self.network.get_input_embeddings()(words)
+
     @property
-    def table(self) -> Float[Tensor, "words dim"]:
-        """The embeddings of words."""
-        return self.network.get_input_embeddings().weight
+    def n_words(self) -> int:
+        return self.network.get_input_embeddings().weight.shape[0]
 
     @property
     def dim(self) -> int:
-        return self.table.shape[1]
+        return self.network.get_input_embeddings().weight.shape[1]
 
     @property
     def longest(self) -> int | None:
@@ -58,7 +65,7 @@ class Talker:
     ) -> Prompts:
         """The prompts of these words, packed; SOFT where the vectors go, in their order."""
         soft, lengths = token == SOFT, bounds.diff()
-        x = splice(self.network.get_input_embeddings()(token.masked_fill(soft, 0)), soft, vectors)
+        x = splice(self.read(token.masked_fill(soft, 0)), soft, vectors)
         n = int(lengths.max())
         real = torch.arange(n) >= n - lengths[:, None]
         return Prompts(x.new_zeros(len(lengths), n, x.shape[1]).masked_scatter(real[..., None], x), real)
@@ -73,7 +80,7 @@ class Talker:
                 attention_mask=prompts.real.long(),
                 decoder_input_ids=torch.cat([first, before], 1),
             ).logits
-        x = torch.cat([prompts.vectors, self.network.get_input_embeddings()(before)], 1)
+        x = torch.cat([prompts.vectors, self.read(before)], 1)
         real = torch.cat([prompts.real, answers.real[:, :-1]], 1)
         n = answers.token.shape[1]
         return self.network(inputs_embeds=x, **self._seen(real, x.shape[1], n)).logits[:, -n:]
@@ -89,6 +96,49 @@ class Talker:
 
     def step(self, prompts: Prompts) -> Step:
         """What the model says next after these prompts, for a search along the tree of answers."""
+        kinds = set(getattr(self.network.config, "layer_types", None) or ())
+        along = self._placed and not self.is_paired and kinds <= {"full_attention", "sliding_attention"}
+        return self._along(prompts) if along else self._by_rows(prompts)
+
+    def _along(self, prompts: Prompts) -> Step:
+        """Beams stand side by side behind their prompt and share it: each sees the prompt and its forebears. With
+        twenty beams after 200 words this takes a tenth of the time of a copy of the prompt for each beam."""
+        from transformers import DynamicCache
+
+        cache, length, allow = DynamicCache(), prompts.real.sum(1, keepdim=True), None
+        places = [(prompts.real.cumsum(1) - 1).clamp(min=0)]
+
+        def step(code: Tensor | None, parent: Tensor | None) -> Tensor:
+            nonlocal allow
+            if code is None or parent is None:
+                said = {"inputs_embeds": prompts.vectors, **self._seen(prompts.real, prompts.real.shape[1], 1)}
+            else:
+                allow = lineage(allow, parent)
+                places.append((length + len(places) - 1).expand_as(code))
+                sees = torch.cat([prompts.real[:, None].expand(-1, code.shape[1], -1), allow], 2)
+                said = {"input_ids": code, "position_ids": places[-1]}
+                said["attention_mask"] = self._masks(sees, places[-1], torch.cat(places, 1))
+            logits = self.network(past_key_values=cache, use_cache=True, **said).logits
+            return (logits[:, -1:] if code is None else logits).float().log_softmax(-1)
+
+        return step
+
+    def _masks(
+        self, sees: Bool[Tensor, "batch n all"], place: Int64[Tensor, "batch n"], places: Int64[Tensor, "batch all"]
+    ) -> Any:
+        """What each of n words sees, as the layers of the model take it: some look back a window of words only."""
+        config, kinds = self.network.config, getattr(self.network.config, "layer_types", None) or ()
+        window = getattr(config, "sliding_window", None)
+        near = sees if window is None else sees & (place[..., None] - places[:, None] < window)
+        whole, near = sees[:, None], near[:, None]
+        if config._attn_implementation == "eager":
+            whole, near = (torch.zeros(x.shape).masked_fill(~x, torch.finfo().min) for x in (whole, near))
+        if "sliding_attention" in kinds:
+            return {"full_attention": whole, "sliding_attention": near}
+        return whole if kinds else near
+
+    def _by_rows(self, prompts: Prompts) -> Step:
+        """Each beam is a row of its own, with what the model keeps of its prompt."""
         say, width = self._saying(prompts), 1
         queries = torch.arange(len(prompts.real))
 
@@ -163,6 +213,28 @@ class Talker:
         if self._kept:
             said["logits_to_keep"] = wanted
         return said
+
+
+def _use_own_attention(network: Any) -> None:
+    """Makes a model that calls attention by name call ours where that is faster: forth and back in bfloat16 on a CPU it
+    takes three quarters of the time."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import sdpa_mask
+
+    def attention(module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, **how: Any) -> Any:
+        trains = q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad
+        plain = how.get("position_bias") is None and q.shape[1] == k.shape[1] and how.get("scaling") is not None
+        if trains and plain and mask is not None and mask.dtype == torch.bool:
+            q = q * (how["scaling"] * sqrt(q.shape[-1]))
+            return attend(q, k, v, mask, dropout=how.get("dropout", 0.0)).transpose(1, 2).contiguous(), None
+        with usual_products():
+            return sdpa_attention_forward(module, q, k, v, mask, **how)
+
+    if network.config._attn_implementation == "sdpa":
+        AttentionInterface.register("itemic", attention)
+        AttentionMaskInterface.register("itemic", sdpa_mask)
+        network.set_attn_implementation("itemic")
 
 
 def talker_of(folder: Path) -> Talker:

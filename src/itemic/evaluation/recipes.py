@@ -95,6 +95,17 @@ class Stop(_Part):
         return _metric(name)
 
 
+class Before(_Part):
+    """A model that is fitted first, for a system that is given its folder."""
+
+    system: str
+    data: list[str] = Field(min_length=1)
+    """Folders of $ITEMIC_DATA, on all of which together it is fitted; of the recipe's own on the train part alone."""
+    config: dict[str, Any] = {}
+    export: str | None = None
+    """Which folder of what it exports is given, as `decoder`; without it the folder of the saved model."""
+
+
 class Recipe(_Part):
     system: str
     dataset: str
@@ -103,6 +114,8 @@ class Recipe(_Part):
     pretrain: list[str] = []
     """Other such folders, on all of which together it is fitted; it is then put on its own data without training
     (`adopt`). They are divided in the same way, and validation is on them."""
+    before: dict[str, Before] = {}
+    """Models fitted first, by the option that takes the folder of each, as in `lm.model`."""
     split: SplitBy = SplitBy()
     """How the data are divided; a name alone is enough, as in `split: official`."""
     fit: Literal["train", "train+valid"] = "train"

@@ -1,9 +1,11 @@
 """A recipe run: the system fitted on its data set, measured, and written beside what was published."""
 
+import hashlib
 import itertools
 import json
 import os
 import platform
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +20,7 @@ from itemic.data.splits import split
 from itemic.errors import ConfigError, DataError, LoadError
 from itemic.evaluation.analysis import item_counts, of_items
 from itemic.evaluation.protocols import AUC, Result, evaluate, under
-from itemic.evaluation.recipes import Recipe, Search, Stop, all_recipes, find_recipe, merged
+from itemic.evaluation.recipes import Before, Recipe, Search, Stop, all_recipes, find_recipe, merged
 from itemic.evaluation.significance import intervals
 from itemic.files import write_text
 from itemic.progress import track
@@ -140,6 +142,11 @@ def measure(
     if learned is not None:
         others = [_divided(recipe, learned, seed) for seed in recipe.split.seeds()]
         divisions = [own._replace(learned=other) for own, other in zip(divisions, others)]
+    own = tempfile.TemporaryDirectory()  # for what is fitted first, where no work is kept
+    shared = folder.parent / "before" if folder is not None else Path(own.name)
+    made = {name: fitted_before(recipe, one, divisions[0].train, shared) for name, one in recipe.before.items()}
+    paths = {name: str(path) for name, (path, _) in made.items()}
+    recipe = recipe.model_copy(update={"config": merged(recipe.config, paths)})
     config, searched = recipe.config, None
     if recipe.search is not None:
         config, searched = search(recipe, divisions[0], recipe.search)
@@ -175,6 +182,8 @@ def measure(
         "fingerprint": dataset.fingerprint,
         "config": run.config,
     }
+    if made:
+        document["before"] = {name: facts for name, (_, facts) in made.items()}
     by_interactions = _by_interactions(run.results, [d for d in divisions for _ in recipe.seeds], metrics)
     if len(by_interactions) > 1:
         document["by_interactions"] = by_interactions
@@ -188,8 +197,33 @@ def measure(
     for name, changes in recipe.beside.items():
         other = _run(recipe, merged(config, changes), divisions, metrics, folder and folder / name)
         values = {metric: _rounded(other.mean(metric)) for metric in metrics}
-        document["beside"][name] = {"metrics": values, "seconds": round(other.seconds, 3), "config": other.config}
+        gaps = intervals({metric: run.per_user(metric) - other.per_user(metric) for metric in metrics})
+        document["beside"][name] = {
+            "metrics": values,
+            "values": {metric: [_rounded(result[metric]) for result in other.results] for metric in metrics},
+            "behind": {metric: [_rounded(gap.low), _rounded(gap.high)] for metric, gap in gaps.items()},
+            "seconds": round(other.seconds, 3),
+            "config": other.config,
+        }
     return document | {"note": recipe.note}
+
+
+def fitted_before(recipe: Recipe, one: Before, train: Dataset, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The folder of a model that a recipe's system is given, and what its result says of it. Recipes that ask for the
+    same one share it: it is fitted once in `folder`."""
+    asked = one.model_dump() | ({"train": train.fingerprint} if recipe.dataset in one.data else {})
+    mark = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+    place = folder / f"{one.system}-{mark}"
+    sets = [train if name == recipe.dataset else data_of(name) for name in one.data]
+    known: Any = registry.find(one.system)
+    model = _fitted(known(**one.config), Dataset.together(sets) if len(sets) > 1 else sets[0], None, place)
+    facts = {key: model.fitted_on[key] for key in ("epochs", "seconds", "perplexity") if key in model.fitted_on}
+    facts |= {"weights": sum(x.size for x in model.weights.values())}
+    if one.export is None:
+        return place / "model", one.model_dump(exclude_defaults=True) | facts
+    if not (place / "exported").is_dir():
+        model.export(place / "exported")
+    return place / "exported" / one.export, one.model_dump(exclude_defaults=True) | facts
 
 
 def search(recipe: Recipe, division: Division, how: Search) -> tuple[dict[str, Any], dict[str, Any]]:

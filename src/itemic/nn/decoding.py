@@ -116,7 +116,6 @@ def beam_search(
     score = torch.zeros(n_queries, 1, device=device)
     code = parent = None
     for level, (row, barred, above) in zip(trie.levels, dead):
-        chances = step(code, parent)
         first, beyond = level.child[node], level.child[node + 1]
         beyond = beyond.where(score > -torch.inf, first)
         fan = max(1, int((beyond - first).max())) if first.numel() else 1
@@ -124,7 +123,9 @@ def beam_search(
         real = child < beyond[..., None]
         child = child.where(real, 0)
         token = level.code[child]
-        gained = chances.gather(-1, token.clamp(min=0)).masked_fill_(token == END, 0.0)
+        gained = score.new_zeros(token.shape)
+        if bool((real & (token != END)).any()):  # else every code is over, and there is nothing to ask
+            gained = step(code, parent).gather(-1, token.clamp(min=0)).masked_fill_(token == END, 0.0)
         made = (score[..., None] + gained).masked_fill_(~real, -torch.inf)
         if len(row):
             at = (node[row] == above[:, None]) & (score[row] > -torch.inf)

@@ -89,7 +89,15 @@ class Config(SystemConfig):
     vocabulary: int = Field(4096, ge=10)
     """Pieces of words that phase 1 tells apart, at most."""
     phase1: TrainingConfig = TrainingConfig(
-        lr=5e-4, weight_decay=0.05, batch_size=256, epochs=100, optimizer="adamw", warmup=100, eval_every=100, clip=1.0
+        lr=5e-4,
+        weight_decay=0.05,
+        batch_size=256,
+        epochs=100,
+        optimizer="adamw",
+        warmup=100,
+        eval_every=100,
+        clip=1.0,
+        precision="bfloat16",
     )
     """How phase 1 is trained; an epoch shows each text once, and as many batches of pairs."""
     lm_trainable: Literal["none", "lora", "all"] = "none"
@@ -233,7 +241,8 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
         module.phase.fill_(TITLES)
         if module.reader is not None:
             some = self.asking.vectors[torch.from_numpy(np.flatnonzero(self.tables["has"])[:READ])]
-            ratio = norm_ratio(module.soft(some, some[:0]).flatten(0, 1), self.talker.table)
+            words = self.talker.read(torch.linspace(0, self.talker.n_words - 1, READ).long())
+            ratio = norm_ratio(module.soft(some, some[:0]).flatten(0, 1), words)
             for weight in module.reader.adaptor.parameters():
                 weight.mul_(ratio)
 
