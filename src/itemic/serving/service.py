@@ -418,8 +418,6 @@ class Service:
             self.gone.discard(code)
         self.attributes |= {name: dict(items[name]) for name in names}
         self._texts = None
-        if len(new):
-            self._settle()
         behind = sorted(
             {role for p in pipelines for role in p.declared if p.parts[role].catalogue.n_items < len(self.names)}
         )

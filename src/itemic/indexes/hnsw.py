@@ -1,0 +1,158 @@
+"""A graph of near items, which a search walks instead of looking at all: for millions of items.
+
+Malkov and Yashunin, 2016, arXiv:1603.09320, as faiss has it, on inner products. What comes out is nearly always what an
+exact search gives; how nearly depends on `effort`, which is chosen by measuring: items with short vectors have few ways
+to them, and no effort finds some of them. The graph is plain arrays, checked when they are read: a saved one from
+elsewhere can say wrong neighbours, and nothing worse.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int32, Int64
+
+from itemic.data import Ragged
+from itemic.errors import ConfigError
+from itemic.nn.topk import Exclude, Top, score_pairs, top_k, top_k_inner
+
+SPARSE = 0.1
+"""Where less than this share of items is allowed, all of these are compared: a graph is mostly walked in vain."""
+BUILD = 80
+"""Neighbours looked at for each new item."""
+
+
+class HNSW:
+    """Vectors with a graph over them; items with nan in their vectors are in no list.
+
+    >>> index = HNSW.built(np.array([[3, 1], [2, 2], [1, 3]], np.float32))
+    >>> index.search(np.array([[1, 0], [0, 1]], np.float32), 2)[0].tolist()
+    [[0, 1], [2, 1]]
+    """
+
+    def __init__(self, vectors: Float32[np.ndarray, "items dim"], graph: Any, codes: Int32[np.ndarray, " nodes"]):
+        """`codes` says which item each node of the graph is."""
+        self.vectors, self.codes, self.effort = vectors, codes, 64
+        self._graph = graph
+
+    @classmethod
+    def built(cls, vectors: Float32[np.ndarray, "items dim"], links: int = 16) -> Self:
+        """The index of these vectors, each node of the graph with up to `links` others, twice as many at the bottom.
+
+        Raises:
+            ConfigError: the package faiss is missing.
+        """
+        made = cls(vectors[:0], _empty(vectors.shape[1], links), np.empty(0, np.int32))
+        made.extend(vectors)
+        return made
+
+    @classmethod
+    def of(cls, vectors: Float32[np.ndarray, "items dim"], arrays: Mapping[str, np.ndarray]) -> Self:
+        """The index of these vectors with the graph that `arrays` gave.
+
+        Raises:
+            ConfigError: the package faiss is missing.
+            ValueError: the arrays are no graph of these vectors.
+        """
+        faiss = _faiss()
+        codes, levels, neighbours = arrays["codes"], arrays["levels"], arrays["neighbours"]
+        links, entry, effort = (int(x) for x in arrays["facts"])
+        n = len(codes)
+        if not 2 <= links <= 512 or effort < 1 or (n and not 0 <= entry < n) or len(levels) != n:
+            raise ValueError("the graph of the index is damaged")
+        graph = _empty(vectors.shape[1], links)
+        room = np.array([graph.hnsw.cum_nb_neighbors(level) for level in range(1 + int(levels.max(initial=0)))])
+        fits = levels.min(initial=1) >= 1 and levels.max(initial=1) <= 64
+        fits = fits and len(neighbours) == room[levels].sum() and neighbours.min(initial=0) >= -1
+        fits = fits and neighbours.max(initial=-1) < n and (not n or levels[entry] == levels.max())
+        if not fits or not np.array_equal(codes, np.flatnonzero(np.isfinite(vectors).all(1))[:n]):
+            raise ValueError("the graph of the index is not one of these vectors")
+        offsets = np.concatenate([[0], np.cumsum(room[levels])]).astype(np.uint64)
+        for name, values in (("levels", levels), ("offsets", offsets), ("neighbors", neighbours)):
+            faiss.copy_array_to_vector(np.ascontiguousarray(values), getattr(graph.hnsw, name))
+        graph.hnsw.entry_point, graph.hnsw.max_level = (entry, int(levels.max()) - 1) if n else (-1, -1)
+        faiss.downcast_index(graph.storage).add(np.ascontiguousarray(vectors[codes]))
+        graph.ntotal = n
+        made = cls(vectors, graph, codes.astype(np.int32))
+        made.effort = effort
+        return made
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The graph, to be saved beside the vectors."""
+        faiss, hnsw = _faiss(), self._graph.hnsw
+        facts = np.array([hnsw.nb_neighbors(1), hnsw.entry_point, self.effort], np.int64)
+        levels, neighbours = (faiss.vector_to_array(x).copy() for x in (hnsw.levels, hnsw.neighbors))
+        return {"codes": self.codes, "levels": levels, "neighbours": neighbours, "facts": facts}
+
+    def extend(self, vectors: Float32[np.ndarray, "items dim"]) -> None:
+        first = len(self.vectors)
+        new = first + np.flatnonzero(np.isfinite(vectors[first:]).all(1))
+        if len(new):
+            self._graph.add(np.ascontiguousarray(vectors[new], np.float32))
+        self.vectors, self.codes = vectors, np.append(self.codes, new).astype(np.int32)
+
+    def search(
+        self,
+        queries: Float32[np.ndarray, "queries dim"],
+        k: int,
+        exclude: Exclude | None = None,
+        allowed: Bool[np.ndarray, " items"] | None = None,
+    ) -> Top:
+        n_items = len(self.vectors)
+        if allowed is not None and allowed.sum() < max(k, SPARSE * n_items):
+            return top_k_inner(queries, self.vectors, k, exclude=exclude, allowed=allowed)
+        values, bounds = exclude if exclude is not None else (np.empty(0, np.int64), np.zeros(len(queries) + 1, int))
+        barred = np.unique(np.repeat(np.arange(len(queries)), np.diff(bounds)) * n_items + values)
+        items, scores = np.full((len(queries), k), -1, np.int32), np.full((len(queries), k), -np.inf, np.float32)
+        for rows, width in _alike(k + np.diff(bounds), len(self.codes)):
+            found = self._walk(queries[rows], width, allowed)
+            code = np.sort(np.where(found >= 0, self.codes[found], n_items), axis=1)
+            real = (code < n_items) & ~np.isin(rows[:, None] * n_items + code, barred)
+            worth = np.full(code.shape, -np.inf, np.float32)
+            row, _ = np.nonzero(real)
+            worth[real] = score_pairs(queries, self.vectors, rows[row], code[real])
+            place, best = top_k(worth, min(k, width))
+            items[rows, : place.shape[1]] = np.where(place >= 0, np.take_along_axis(code, place, 1), -1)
+            scores[rows, : place.shape[1]] = best
+        short = np.flatnonzero((items < 0).any(1))
+        if len(short):  # the walk met too few that may be listed
+            own = Ragged(values, bounds).take(short)
+            some = (own.values, own.offsets)
+            items[short], scores[short] = top_k_inner(queries[short], self.vectors, k, exclude=some, allowed=allowed)
+        return items, scores
+
+    def _walk(
+        self, queries: Float32[np.ndarray, "queries dim"], width: int, allowed: Bool[np.ndarray, " items"] | None
+    ) -> Int64[np.ndarray, "queries width"]:
+        """So many near nodes of each query, -1 where fewer were met."""
+        faiss = _faiss()
+        how: dict[str, Any] = {"efSearch": max(self.effort, width)}
+        if allowed is not None:
+            bits = np.packbits(allowed[self.codes], bitorder="little")  # must live until the search is over
+            how["sel"] = faiss.IDSelectorBitmap(len(self.codes), faiss.swig_ptr(bits))
+        return self._graph.search(np.ascontiguousarray(queries), width, params=faiss.SearchParametersHNSW(**how))[1]
+
+
+def _alike(wanted: Int64[np.ndarray, " queries"], n_nodes: int) -> Iterator[tuple[Int64[np.ndarray, " rows"], int]]:
+    """Queries that want about as many items, and how many those are: one search for each doubling."""
+    width = np.minimum(2 ** np.ceil(np.log2(np.maximum(wanted, 1))).astype(np.int64), max(1, n_nodes))
+    for one in np.unique(width).tolist():
+        yield np.flatnonzero(width == one), one
+
+
+def _empty(dim: int, links: int) -> Any:
+    faiss = _faiss()
+    graph = faiss.IndexHNSWFlat(dim, links, faiss.METRIC_INNER_PRODUCT)
+    graph.hnsw.efConstruction = max(BUILD, links)
+    return graph
+
+
+def _faiss() -> Any:
+    from itemic import threads
+
+    try:
+        import faiss
+    except ImportError:
+        raise ConfigError("an index needs the package faiss. Install it: pip install 'itemic[index]'") from None
+    faiss.omp_set_num_threads(threads.count())
+    return faiss
