@@ -101,7 +101,7 @@ def _found(keys: np.ndarray, wanted: np.ndarray, values: np.ndarray) -> tuple[np
 def _flat(rows: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All tokens, the place of each in its row, and which of them a model is asked for."""
     tokens: Ragged = rows.tokens
-    place = np.arange(len(tokens.values)) - np.repeat(tokens.offsets[:-1], tokens.lengths)
+    place = tokens.places
     asked = place > 0
     asked[tokens.offsets[1:][~rows.whole] - 1] = False
     return tokens.values.astype(np.int64), place, asked
