@@ -1,5 +1,6 @@
 """The demonstration: all its systems in one table, trained ones honestly good, and what it leaves out of large data."""
 
+import json
 import time
 
 import pytest
@@ -28,6 +29,8 @@ def test_trained_systems_stop_by_the_validation_part_and_all_are_saved(tmp_path)
     notes = []
     shown = run_demo(data, tmp_path, say=notes.append)
     assert all(any(line.startswith(name) for line in shown.lines) for name in SYSTEMS)
+    measured = json.loads((tmp_path / "comparison.json").read_text())
+    assert [row["name"] for row in measured["systems"]] == [row["name"] for row in shown.document["systems"]]
     for name in TRAINED:
         assert f"{name} fitted in " in "\n".join(notes)
         facts = load(tmp_path / name).fitted_on

@@ -46,12 +46,12 @@ def serving(models, tmp_path):
     """A function that runs a service with these options over a store that outlives it, and gives a client of it."""
 
     @contextmanager
-    def run(place=tmp_path / "events.db", key=None, only=("itemknn", "contentknn"), **options):
+    def run(place=tmp_path / "events.db", key=None, only=("itemknn", "contentknn"), items=None, **options):
         store = open_store(place)
         fresh = {name: copy.copy(models[name]) for name in only}
         for model in fresh.values():  # they grow by new items, those of the other tests shall not
             model.weights, model.tables = dict(model.weights), dict(model.tables)
-        service = Service(read_config(None, {}, **options), fresh, store)
+        service = Service(read_config(None, {}, **options), fresh, store, items)
         try:
             with running(service) as url:
                 client = Client(url, key)

@@ -1,5 +1,6 @@
 """The demonstration: a dataset, seven systems, one table, one report, one user."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from itemic import registry, threads
 from itemic.data import VALID, Dataset
 from itemic.evaluation.compare import compare
+from itemic.files import write_text
 from itemic.systems.base import Recommender
 
 SYSTEMS: dict[str, dict[str, Any]] = {
@@ -51,7 +53,8 @@ class Demo:
 def run_demo(data: Dataset | None, out: Path, say: Callable[[str], None]) -> Demo:
     """Fits the systems on the data (the simulated shop when none is given), compares them, ranks for one user.
 
-    Writes the dataset, the fitted models and `report.html` into the folder `out`; `say` gets notes while it runs.
+    Writes the dataset, the fitted models, `report.html` and `comparison.json` (for the page of the service) into the
+    folder `out`; `say` gets notes while it runs.
     """
     from itemic.data.splits import split
 
@@ -77,6 +80,8 @@ def run_demo(data: Dataset | None, out: Path, say: Callable[[str], None]) -> Dem
         say(f"{name} fitted in {model.fitted_on['seconds']:.2f} s, saved in {out / name}")
     found = compare(fitted, data, METRICS)
     found.to_html(out / "report.html")
+    measured = found.to_dict()
+    write_text(out / "comparison.json", json.dumps(measured, indent=1) + "\n")
     best = max(fitted, key=lambda name: found[name]["ndcg@10"])
     user, beside = _one_user(fitted[best], data)
     lines = [
@@ -93,7 +98,7 @@ def run_demo(data: Dataset | None, out: Path, say: Callable[[str], None]) -> Dem
         f"  itemic tune ease {data.path} --trials 20 --out {out / 'tune-ease'}",
         "  itemic data import events.csv --out my-data      (your own: a user,item file is enough)",
     ]
-    return Demo(lines, {"report": str(out / "report.html"), **found.to_dict()})
+    return Demo(lines, {"report": str(out / "report.html"), **measured})
 
 
 def _too_large(name: str, data: Dataset) -> str:

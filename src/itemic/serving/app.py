@@ -14,6 +14,7 @@ from itemic.serving import messages as m
 from itemic.serving.guard import Guard
 from itemic.serving.keys import Doorkeeper
 from itemic.serving.metrics import Metrics
+from itemic.serving.page import make_router
 from itemic.serving.problems import KIND, problem, told
 from itemic.serving.service import Asked, Service, UnknownItem
 from itemic.serving.stores import Event
@@ -46,6 +47,7 @@ def make_app(service: Service) -> FastAPI:
             allow_headers=["authorization", "content-type"],
         )
     app.add_middleware(Guard, config=config, doorkeeper=doorkeeper, metrics=metrics)
+    app.include_router(make_router(service, metrics))
     _tell_errors(app)
 
     def asked(

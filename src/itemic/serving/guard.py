@@ -13,8 +13,9 @@ from itemic.serving.metrics import Metrics
 from itemic.serving.problems import KIND, problem
 
 LOG = logging.getLogger("itemic.serving")
-OPEN = ("/v1/health", "/v1/ready")
-"""What needs no key."""
+OPEN = ("/v1/health", "/v1/ready", "/")
+"""What needs no key, beside what lies under `STATIC`: the page asks for one itself."""
+STATIC = "/static/"
 NEEDED = {"/v1/events": "write", "/v1/users": "admin", "/v1/metrics": "admin"}
 """Scopes by the start of a path; the rest is read, and items are changed by write."""
 HEADERS = [
@@ -24,6 +25,7 @@ HEADERS = [
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 ]
+"""Of every answer that does not say otherwise itself."""
 PAGES = ("/docs", "/openapi.json")
 """The description of the API; its page loads scripts, so the content policy is not for it."""
 
@@ -53,8 +55,10 @@ class Guard:
             nonlocal status, begun
             if message["type"] == "http.response.start":
                 status, begun = message["status"], True
+                said = message.get("headers", [])
+                names = {name for name, _ in said}
                 headers = HEADERS[:-1] if scope["path"] in PAGES else HEADERS
-                message["headers"] = [*message.get("headers", []), *headers]
+                message["headers"] = [*said, *(one for one in headers if one[0] not in names)]
             await send(message)
 
         try:
@@ -78,7 +82,7 @@ class Guard:
     def _enter(self, scope: Any) -> None:
         """Passes if this request may be made by whoever makes it."""
         path = scope["path"]
-        if path in OPEN or (scope["method"] == "OPTIONS" and self.config.cors):
+        if path in OPEN or path.startswith(STATIC) or (scope["method"] == "OPTIONS" and self.config.cors):
             return
         name = "anyone"
         if self.doorkeeper.keys():

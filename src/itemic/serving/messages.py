@@ -1,6 +1,6 @@
 """What requests and answers look like: the types of the API, from which its description is made."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -151,6 +151,147 @@ class Explanation(BaseModel):
     because: list[Because]
     shared: dict[str, Any]
     """Attributes that the item shares with items of the history."""
+
+
+class Card(BaseModel):
+    """What is shown of an item."""
+
+    item: str
+    title: str | None
+    attributes: dict[str, Any]
+    """Long texts are cut."""
+    picture: bool
+    """Whether `/v1/pictures` has one; it may still be unreadable."""
+
+
+class Catalogue(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"total": 1, "items": [{"item": "a", "title": "Cup", "attributes": {"price": 4}, "picture": True}]}
+            ]
+        }
+    )
+    total: int
+    """Items in all, on this page and others."""
+    items: list[Card]
+
+
+class Choice(BaseModel):
+    value: str | bool
+    items: int
+
+
+class Column(BaseModel):
+    name: str
+    kind: Literal["choice", "beginning", "number"]
+    """Equal to one of the values, beginning with one (the first level of a category), or from a number to another."""
+    values: list[Choice] = []
+    lowest: float | None = None
+    highest: float | None = None
+
+
+class Columns(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "pictures": False,
+                    "columns": [{"name": "colour", "kind": "choice", "values": [{"value": "red", "items": 3}]}],
+                }
+            ]
+        }
+    )
+    pictures: bool
+    """Whether items may have pictures."""
+    columns: list[Column]
+
+
+class Level(BaseModel):
+    size: int
+    """Codes that there are."""
+    used: int
+    entropy: float
+    """In bits; the logarithm of the size where all are equally frequent."""
+    counts: list[int]
+    """Items by code, the most frequent first."""
+
+
+class Codes(BaseModel):
+    tokenizer: str
+    items: int
+    """Items that have codes."""
+    sharing: int
+    """Items whose codes are those of another too."""
+    levels: list[Level]
+
+
+class Made(BaseModel):
+    """A model that a pipeline is made of."""
+
+    role: str
+    system: str
+    family: str
+    paper: str
+    new_items: bool
+    """Whether it ranks items that it was not fitted with."""
+    fitted_on: dict[str, Any]
+    curve: list[dict[str, Any]]
+    """Metrics by epoch on the validation part."""
+    options: dict[str, Any]
+    bytes: int
+    codes: list[Codes]
+
+
+class Served(BaseModel):
+    name: str
+    sources: list[str]
+    ranker: str | None
+    answers: list[str]
+    chats: bool
+    """Whether `/v1/chat` takes it."""
+    parts: list[Made]
+
+
+class Models(BaseModel):
+    models: list[Served]
+    comparison: dict[str, Any] | None
+    """What `itemic compare --json` printed, from comparison.json beside the models."""
+
+
+class Latency(BaseModel):
+    path: str
+    requests: int
+    failed: int
+    """Answered with a status of 400 or more."""
+    p50: float | None
+    """Milliseconds within which half of the requests were answered."""
+    p95: float | None
+    p99: float | None
+
+
+class Clicked(BaseModel):
+    model: str
+    lists: int
+    """Lists that were shown."""
+    clicked: int
+    """Those of them that led to an event."""
+    rate: float
+    interval: list[float]
+    """95 % (Wilson)."""
+
+
+class Live(BaseModel):
+    seconds: int
+    """The window, which ends now."""
+    by_second: list[int]
+    """Requests in each second of it."""
+    all: Latency
+    paths: list[Latency]
+    models: list[Clicked]
+    """Among the newest lists and events."""
+    events: int
+    """How many of the newest events were looked at."""
 
 
 class Taken(BaseModel):

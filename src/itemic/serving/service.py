@@ -189,7 +189,7 @@ class Service:
         lengths = np.fromiter((len(one.history) for one in asked), np.int64, len(asked))
         candidates: Any = None
         if where is not None:
-            candidates = np.flatnonzero(self._where(pipeline, where)).astype(np.int32)
+            candidates = np.flatnonzero(self.where(pipeline, where)).astype(np.int32)
         if given:
             lists = [one.candidates if one.candidates is not None else np.empty(0, np.int32) for one in asked]
             if candidates is not None:
@@ -210,7 +210,12 @@ class Service:
         ranking = pipeline.rank(query, max(one.k for one in asked))
         return [self._row(ranking, row, one.k) for row, one in enumerate(asked)]
 
-    def _where(self, pipeline: Pipeline, condition: str) -> np.ndarray:
+    def where(self, pipeline: Pipeline, condition: str) -> np.ndarray:
+        """Which items satisfy an SQL condition.
+
+        Raises:
+            QueryError: it cannot be read, or names what is not there.
+        """
         try:
             return pipeline.rules.where(condition)
         except DataError as error:
@@ -272,7 +277,7 @@ class Service:
         scores = self._texts.scores(text)
         scores[[code for code in self.gone if code < len(scores)]] = 0
         if where is not None:
-            scores = np.where(self._where(pipeline, where), scores, 0)
+            scores = np.where(self.where(pipeline, where), scores, 0)
         scores = np.where(scores > 0, scores, np.float32(-np.inf))
         items, worth = top_k(scores[None], min(max(k, FOUND), len(scores)))
         reasons = () if self._texts.columns else ("the items have no texts: serve them with --data",)

@@ -181,10 +181,14 @@ class Store:
         found = "SELECT id, person, time, model, items, propensities FROM impressions"
         which, values = ("", ()) if user is None else (" WHERE person = ?", (user,))
         rows = self._read(f"{found}{which} ORDER BY place", values)
-        return (
-            Impression(name, user, time, model, json.loads(items), drawn and json.loads(drawn))
-            for name, user, time, model, items, drawn in rows
-        )
+        return (_shown(row) for row in rows)
+
+    def newest(self, n: int) -> tuple[list[Impression], list[Event]]:
+        """The last n lists that were shown and the last n events, oldest first."""
+        lists = "SELECT id, person, time, model, items, propensities FROM impressions ORDER BY place DESC LIMIT ?"
+        events = "SELECT id, person, item, time, kind, weight, impression FROM events ORDER BY place DESC LIMIT ?"
+        shown, happened = self._read(lists, (n,)), self._read(events, (n,))
+        return [_shown(row) for row in reversed(shown)], [Event(*row) for row in reversed(happened)]
 
     # Users ------------------------------------------------------------------------------------------------------
 
@@ -280,6 +284,11 @@ class Store:
                 raise
             run("COMMIT")
         return len(MIGRATIONS)
+
+
+def _shown(row: Sequence[Any]) -> Impression:
+    name, user, time, model, items, drawn = row
+    return Impression(name, user, time, model, json.loads(items), drawn and json.loads(drawn))
 
 
 def now() -> int:
