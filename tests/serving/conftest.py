@@ -4,6 +4,7 @@ import copy
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import uvicorn
@@ -41,12 +42,12 @@ def running(service):
         thread.join()
 
 
-@pytest.fixture
-def serving(models, tmp_path):
-    """A function that runs a service with these options over a store that outlives it, and gives a client of it."""
+@pytest.fixture(scope="session")
+def served(models):
+    """A function that runs a service with these options over a store at a place, and gives a client of it."""
 
     @contextmanager
-    def run(place=tmp_path / "events.db", key=None, only=("itemknn", "contentknn"), items=None, **options):
+    def run(place, key=None, only=("itemknn", "contentknn"), items=None, **options):
         store = open_store(place)
         fresh = {name: copy.copy(models[name]) for name in only}
         for model in fresh.values():  # they grow by new items, those of the other tests shall not
@@ -62,3 +63,9 @@ def serving(models, tmp_path):
             store.close()
 
     return run
+
+
+@pytest.fixture
+def serving(served, tmp_path):
+    """The same over a store that outlives the service."""
+    return partial(served, place=tmp_path / "events.db")

@@ -165,7 +165,7 @@ def started(*args):
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("http"):
-            return process, Client(line.split("/docs")[0])
+            return process, Client(line.split()[0])
     raise AssertionError(f"it ended with {process.wait()}")
 
 

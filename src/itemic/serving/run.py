@@ -56,7 +56,7 @@ def serve(config: Config, say: Callable[[str], None]) -> None:
                 f"cannot listen at {config.host}:{config.port}: {error.strerror}. Give another --port."
             ) from None
         say(f"serving {', '.join(service.pipelines)}: {len(service.names):,} items, {len(service.histories):,} users")
-        say(f"http://{config.host}:{door.getsockname()[1]}/docs      (stop: Ctrl-C)")
+        say(f"http://{config.host}:{door.getsockname()[1]}      (its API: /docs; stop: Ctrl-C)")
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # for what follows the loop
         with suppress(KeyboardInterrupt):  # the server has let its requests end, and raises the signal again
             uvicorn.Server(settings).run(sockets=[door])

@@ -307,9 +307,9 @@ class Service:
     def _shared(self, pipeline: Pipeline, history: np.ndarray, code: int) -> dict[str, Any]:
         """The values that an item shares with most of a history, by column, and with how many of its items."""
         table, shared = pipeline.catalogue.items, {}
-        texts = {*table.roles.get("title", []), *table.roles.get("text", [])}
+        own = {name for role in ("title", "text", "image") for name in table.roles.get(role, [])}
         for column in table.names:
-            if column in texts or not len(history):
+            if column in own or not len(history):
                 continue
             mine, *theirs = table.column(column).take(pa.array([code, *history[-50:].tolist()])).to_pylist()
             n = sum(value == mine for value in theirs)
@@ -449,7 +449,10 @@ class Service:
             return {"item": name, "attributes": self.attributes[name]}
         table = next(iter(self.pipelines.values())).catalogue.items
         row = table.frame.slice(code, 1).to_pylist()[0] if table.names else {}
-        return {"item": name, "attributes": {key: value for key, value in row.items() if value is not None}}
+        return {
+            "item": name,
+            "attributes": {key: value for key, value in row.items() if not isinstance(value, bytes | None)},
+        }
 
     def _take_stored_items(self) -> None:
         """Brings the catalogue to where the store left it."""

@@ -166,10 +166,11 @@ def test_pictures_are_files_inside_the_dataset_and_nothing_else(serving, models,
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.struct([("bytes", pa.binary())])])
 def test_pictures_may_be_bytes_of_the_item_table(serving, models, kind):
     value = {"bytes": png()} if pa.types.is_struct(kind) else png()
-    items = with_pictures(models, pa.array([value, None], kind).to_pylist())
+    items = with_pictures(models, pa.array([value, None, value, None, value], kind).to_pylist())
     with serving(items=items) as shop:
         assert fetched(shop, "/v1/pictures/0")[1] == png()
         assert fetched(shop, "/v1/pictures/1")[0].status == 404
+        assert "image" not in shop.explain("0", history=["4"])["shared"]
         assert shop.call("GET", "/v1/columns")["pictures"] is True
 
 

@@ -77,13 +77,15 @@ export async function tell(work) {
   }
 }
 
-/** A function that gives up its last request when it is called again. */
-export function latest(work) {
+/** A function that gives up its last request when it is called again; what it fills is busy meanwhile. */
+export function latest(work, fills) {
   let last = new AbortController();
-  return (...given) => {
+  return async (...given) => {
     last.abort();
-    last = new AbortController();
-    return tell(() => work(last.signal, ...given));
+    const mine = (last = new AbortController());
+    $(fills).setAttribute("aria-busy", "true");
+    await tell(() => work(mine.signal, ...given));
+    if (mine === last) $(fills).removeAttribute("aria-busy");
   };
 }
 

@@ -51,4 +51,4 @@ const complete = latest(async (signal) => {
   fill($("completions"), answer, (item) => toggle("basket", item), "Add to the basket", empty("Nothing goes with it", "The model names nothing for this basket."));
   $("basket-said").textContent = answer.reasons.join("; ");
   await explain($("completions"), answer, [...state.basket], signal);
-});
+}, "completions");

@@ -5,7 +5,7 @@ import { explain, fill, gridCard } from "./cards.js";
 import { $, count, empty, h, ms, times, toast } from "./dom.js";
 import { changed, clear, learn, onChange, remember, state, titleOf, toggle } from "./state.js";
 
-const PAGE = 48, LISTED = 12, LAST = 40;
+const PAGE = 24, LISTED = 12, LAST = 40;
 const filters = new Map(); // column -> SQL condition
 let offset = 0, columns = [], sending = false;
 const visitor = `page-${Math.random().toString(36).slice(2, 10)}`; // who clicks, where clicks are sent
@@ -100,7 +100,7 @@ const look = latest(async (signal, more = false) => {
     cards[0]?.querySelector("button").focus();
   } else if (cards.length) $("grid").replaceChildren(...cards);
   else $("grid").replaceChildren(h("li", { class: "none" }, empty("Nothing found", filters.size ? "No item fits these filters." : "Try other words.")));
-});
+}, "grid");
 
 // Filters -------------------------------------------------------------------------------------------------------------
 
@@ -157,7 +157,7 @@ function mark(root) {
     card.querySelector(".state").textContent = inside ? "✓ in the history" : "";
     const button = card.querySelector(".to-basket");
     button.setAttribute("aria-pressed", String(kept));
-    button.textContent = kept ? "✓ basket" : "+ basket";
+    button.firstChild.textContent = kept ? "✓ basket" : "+ basket";
   }
 }
 
@@ -230,4 +230,4 @@ const recommend = latest(async (signal) => {
   $("said").textContent = answer.reasons.join("; ");
   $("said").hidden = !answer.reasons.length;
   await explain($("recommended"), answer, [...state.history], signal);
-});
+}, "recommended");

@@ -14,8 +14,8 @@ function meta(card) {
 
 function basketButton(item) {
   const inside = state.basket.includes(item);
-  return h("button", { class: "plain to-basket", "data-item": item, "aria-pressed": String(inside), "aria-label": `Basket: ${titleOf(item)}`,
-    onclick: () => toggle("basket", item) }, inside ? "✓ basket" : "+ basket");
+  return h("button", { class: "plain to-basket", "data-item": item, "aria-pressed": String(inside), onclick: () => toggle("basket", item) },
+    h("span", { class: "does" }, inside ? "✓ basket" : "+ basket"), h("span", { class: "hidden" }, ` ${titleOf(item)}`));
 }
 
 /** A card of the catalogue; choosing it puts it into the history. */
@@ -33,7 +33,8 @@ export function gridCard(card) {
 export function listed(one, place, pick, label) {
   const card = cards.get(one.item);
   return h("li", { class: "listed", "data-item": one.item },
-    h("button", { class: "pick", onclick: () => pick(one), "aria-label": `${label}: ${one.title ?? titleOf(one.item)}` },
+    h("button", { class: "pick", onclick: () => pick(one) },
+      h("span", { class: "hidden" }, `${label}: `),
       h("span", { class: "place", "aria-hidden": "true" }, place),
       state.pictures && picture(one.item, card?.picture),
       h("span", { class: "text" },

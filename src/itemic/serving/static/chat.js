@@ -19,7 +19,7 @@ export function makeChat(root) {
   root.append(
     h("div", { class: "panel talk" },
       h("h2", {}, "Chat", h("button", { class: "link", onclick: again }, "begin again")),
-      h("ol", { id: "talk", role: "log", "aria-live": "polite", "aria-label": "Conversation", tabindex: "0" }),
+      h("div", { id: "talk", role: "log", "aria-live": "polite", "aria-label": "Conversation", tabindex: "0" }),
       h("form", { onsubmit: (event) => { event.preventDefault(); ask($("say").value.trim()); } },
         h("input", { id: "say", "aria-label": "What are you looking for?", placeholder: "What are you looking for?", maxlength: 1000, autocomplete: "off" }),
         h("button", { class: "primary", id: "ask" }, "Ask"))));
@@ -31,7 +31,7 @@ export const allow = (names) => { able = names; };
 
 function again() {
   said.length = 0;
-  $("talk").replaceChildren(h("li", { class: "none" }, empty("Nothing said yet", "Ask for something as you would ask a person who knows the catalogue.")));
+  $("talk").replaceChildren(h("div", {}, empty("Nothing said yet", "Ask for something as you would ask a person who knows the catalogue.")));
 }
 
 async function ask(text) {
@@ -39,7 +39,7 @@ async function ask(text) {
   if (!said.length) $("talk").replaceChildren();
   said.push({ role: "user", text });
   const answer = h("p", {}), list = h("ol", { class: "list" });
-  $("talk").append(h("li", { class: "mine" }, h("p", {}, text)), h("li", { class: "theirs", "aria-busy": "true" }, answer, list));
+  $("talk").append(h("div", { class: "mine" }, h("p", {}, text)), h("div", { class: "theirs", "aria-busy": "true" }, answer, list));
   $("say").value = "";
   $("ask").disabled = true;
   try {
@@ -55,9 +55,9 @@ async function ask(text) {
   } catch (error) {
     toast(error.message, "error");
     said.pop();
-    if (!answer.textContent) answer.closest("li").remove();
+    if (!answer.textContent) answer.parentElement.remove();
   } finally {
-    answer.closest("li")?.removeAttribute("aria-busy");
+    answer.parentElement?.removeAttribute("aria-busy");
     $("ask").disabled = false;
     $("say").focus();
   }

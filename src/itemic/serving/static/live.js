@@ -34,11 +34,11 @@ const look = latest(async (signal, root) => {
       : empty("No requests in the last minute", "Browse a little, or send some, and they are here within two seconds."),
     h("h2", {}, "By model"),
     now.models.length
-      ? table("Clicks by model", ["model", "lists", "clicked", "click rate", "95 % interval", ""], now.models.map((one) => ({
-        cells: [one.model, count(one.lists), count(one.clicked), percent(one.rate, 1), `${percent(one.interval[0], 1)} to ${percent(one.interval[1], 1)}`, share(one.interval[0], one.rate, one.interval[1], most)] })))
+      ? table("Clicks by model", ["model", "lists", "clicked", "click rate", "95 % interval"], now.models.map((one) => ({
+        cells: [one.model, count(one.lists), count(one.clicked), percent(one.rate, 1), h("span", { class: "beside" }, `${percent(one.interval[0], 1)} to ${percent(one.interval[1], 1)}`, share(one.interval[0], one.rate, one.interval[1], most))] })))
       : empty("No list was shown yet", "Each answer is logged with its model; an event that names the answer is a click."));
   [...root.querySelectorAll(".scroll")].forEach((one, at) => {
     one.scrollLeft = scrolled[at] ?? 0;
     if (at === focused) one.focus({ preventScroll: true });
   });
-});
+}, "live");
