@@ -43,7 +43,7 @@ def running(service):
 
 
 @pytest.fixture(scope="session")
-def served(models):
+def serving_at(models):
     """A function that runs a service with these options over a store at a place, and gives a client of it."""
 
     @contextmanager
@@ -66,6 +66,6 @@ def served(models):
 
 
 @pytest.fixture
-def serving(served, tmp_path):
+def serving(serving_at, tmp_path):
     """The same over a store that outlives the service."""
-    return partial(served, place=tmp_path / "events.db")
+    return partial(serving_at, place=tmp_path / "events.db")

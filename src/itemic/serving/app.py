@@ -47,7 +47,7 @@ def make_app(service: Service) -> FastAPI:
             allow_headers=["authorization", "content-type"],
         )
     app.add_middleware(Guard, config=config, doorkeeper=doorkeeper, metrics=metrics)
-    app.include_router(make_router(service, metrics))
+    app.include_router(make_router(lambda: service, metrics))
     _tell_errors(app)
 
     def asked(

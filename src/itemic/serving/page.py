@@ -46,11 +46,18 @@ class File(NamedTuple):
     tag: str
 
 
-def make_router(service: Service, metrics: Metrics) -> APIRouter:
-    """The paths of the page, for an application."""
-    router, shelf, page = APIRouter(), Shelf(service), _files()
+def make_router(now: Callable[[], Service], metrics: Metrics) -> APIRouter:
+    """The paths of the page, which ask the service that `now` gives when a request comes."""
+    router, page = APIRouter(), _files()
+    kept = Shelf(now())
 
-    async def on_thread(work: Callable[..., Any], *values: Any) -> Any:
+    def shelf() -> Shelf:
+        nonlocal kept
+        if kept.service is not now():
+            kept = Shelf(now())
+        return kept
+
+    async def on_thread(service: Service, work: Callable[..., Any], *values: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(service.thread, work, *values)
 
     @router.get("/", include_in_schema=False)
@@ -71,19 +78,21 @@ def make_router(service: Service, metrics: Metrics) -> APIRouter:
         item: Annotated[list[m.Id] | None, Query(max_length=200)] = None,
     ) -> Any:
         """Items to look through, those taken most often first; or the ones that are named."""
+        one = shelf()
         if item is not None:
-            return await on_thread(shelf.named, item)
-        return await on_thread(shelf.page, offset, limit, where)
+            return await on_thread(one.service, one.named, item)
+        return await on_thread(one.service, one.page, offset, limit, where)
 
     @router.get("/v1/columns", response_model=m.Columns, tags=["ask"])
     async def columns() -> Any:
         """What items can be filtered by."""
-        return await on_thread(shelf.columns)
+        one = shelf()
+        return await on_thread(one.service, one.columns)
 
     @router.get("/v1/pictures/{item}", response_class=Response, responses=PICTURES, tags=["ask"])
     def picture(item: m.Id) -> Response:
         """The picture of an item."""
-        found = shelf.picture(item)
+        found = shelf().picture(item)
         if found is None:
             raise HTTPException(404, f"there is no picture of '{item}'.")
         return Response(found[0], media_type=found[1], headers={"cache-control": "private, max-age=3600"})
@@ -92,12 +101,12 @@ def make_router(service: Service, metrics: Metrics) -> APIRouter:
     async def models(request: Request) -> Any:
         """The models that answer: what each is made of, and how it was measured."""
         can_chat = any(getattr(route, "path", "") == "/v1/chat" for route in request.app.routes)
-        return await on_thread(models_told, service, can_chat)
+        return await on_thread(now(), models_told, now(), can_chat)
 
     @router.get("/v1/live", response_model=m.Live, tags=["service"])
     def live() -> Any:
         """The traffic of the last minute, and what became of the newest lists."""
-        return live_told(metrics.recent.copy(), service.store, time.time())
+        return live_told(metrics.recent.copy(), now().store, time.time())
 
     return router
 

@@ -42,7 +42,7 @@ MEASURED = {
 
 
 @pytest.fixture(scope="module")
-def walked(served, models, tmp_path_factory):
+def walked(serving_at, models, tmp_path_factory):
     """What was wrong with each flow."""
     if NODE is None or CHROMIUM is None or not (HERE / "node_modules").is_dir():
         pytest.skip("needs node, chromium and npm packages: npm ci --prefix tests/serving/page")
@@ -50,8 +50,8 @@ def walked(served, models, tmp_path_factory):
     (place / "comparison.json").write_text(json.dumps(MEASURED))
     folders = {name: str(place / name) for name in models}
     with (
-        served(place / "open.db", items=items_of(models), models=folders) as shop,
-        served(place / "locked.db", items=items_of(models)) as locked,
+        serving_at(place / "open.db", items=items_of(models), models=folders) as shop,
+        serving_at(place / "locked.db", items=items_of(models)) as locked,
     ):
         told = {"chromium": CHROMIUM, "open": shop.url, "locked": locked.url, "pictures": str(place)}
         told["key"] = new_key(locked.service.store, "page", "read")

@@ -12,7 +12,7 @@ export function makeBasket(root, open) {
     h("div", { class: "panel" },
       h("h2", {}, "Basket", h("button", { class: "link", id: "empty-basket", hidden: true, onclick: () => clear("basket") }, "empty it")),
       h("ul", { id: "in-basket", class: "list" })),
-    h("div", { class: "panel" },
+    h("div", { class: "panel", id: "goes" },
       h("h2", {}, "Goes with it", h("span", { id: "basket-speed", class: "quiet" })),
       h("p", { id: "basket-said", class: "quiet", role: "status" }),
       h("ol", { id: "completions", class: "list" })));
@@ -26,13 +26,13 @@ function show(open) {
   $("basket-count").hidden = !items.length;
   $("basket-count").textContent = items.length;
   $("basket-count").title = times(items.length, "item");
-  $("empty-basket").hidden = !items.length;
+  $("empty-basket").hidden = $("goes").hidden = !items.length;
   const focused = [...$("in-basket").querySelectorAll("button")].indexOf(document.activeElement);
   const rows = items.map((item) => h("li", { class: "listed", "data-item": item },
     h("span", { class: "pick" }, state.pictures && picture(item, cards.get(item)?.picture), h("span", { class: "text" }, h("span", { class: "title" }, titleOf(item)))),
     h("button", { class: "plain", "aria-label": `Take out: ${titleOf(item)}`, onclick: () => toggle("basket", item) }, "×")));
   $("in-basket").replaceChildren(...(rows.length ? rows : [h("li", {}, empty("The basket is empty", "Put items into it with “+ basket” in ",
-    h("button", { class: "link", onclick: () => open("browse") }, "Browse"), "; here is then what goes with them."))]));
+    h("button", { class: "link", onclick: () => open("browse") }, "Browse"), "; what goes with them is then shown here."))]));
   if (focused >= 0) ($("in-basket").querySelectorAll("button")[Math.min(focused, Math.max(0, rows.length - 1))])?.focus();
   complete();
 }

@@ -72,6 +72,7 @@ function soon() {
 /** Fills the grid: by words where some are given, else a page of the catalogue. */
 const look = latest(async (signal, more = false) => {
   const text = $("search").value.trim();
+  $("no-filters").hidden = !filters.size;
   offset = more === true ? offset + PAGE : 0;
   let found, total;
   if (text) {
@@ -94,7 +95,6 @@ const look = latest(async (signal, more = false) => {
     $("found").textContent = `${times(total, "item")}, those taken most often first`;
   }
   const cards = found.map(gridCard);
-  $("no-filters").hidden = !filters.size;
   if (more === true) {
     $("grid").append(...cards);
     cards[0]?.querySelector("button").focus();

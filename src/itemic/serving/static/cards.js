@@ -39,25 +39,24 @@ export function listed(one, place, pick, label) {
       state.pictures && picture(one.item, card?.picture),
       h("span", { class: "text" },
         h("span", { class: "title" }, one.title ?? titleOf(one.item)),
-        h("span", { class: "why" }))),
-    one.source && h("span", { class: "source" }, one.source));
+        h("span", { class: "why" }))));
 }
 
-/** The reason: items of the history with their shares in the score, and attributes that are the same. */
-function reason(told, source) {
+/** The reason: items of the history with their shares in the score, attributes that are the same, and who named it. */
+function reason(told, source, model) {
   const because = told.because.slice(0, 2).map((one, at) =>
     h("span", { class: "because" }, h("span", { class: "hidden" }, at ? "and " : "because of "), h("span", { class: "one" }, one.title ?? one.item), h("span", {}, percent(one.share))));
   const shared = Object.keys(told.shared).slice(0, 3).join(", ");
-  if (!because.length && !shared) return [`named by ${source}`];
-  return [...because, shared && h("span", {}, `same ${shared}`)].filter(Boolean);
+  const named = (source !== model || !(because.length || shared)) && `named by ${source}`;
+  return [...because, (shared || named) && h("span", {}, [shared && `same ${shared}`, named].filter(Boolean).join("; "))].filter(Boolean);
 }
 
 /** Puts the reason beside each place of an answer, as it comes; without a history that is who named the item. */
 export async function explain(list, answer, history, signal) {
   const rows = [...list.children];
-  await Promise.all(answer.items.map(async ({ item, source }, at) => {
+  await Promise.all(answer.items.map(async ({ item, source = answer.model }, at) => {
     const told = history.length ? await post("/v1/explain", { history, item, ...(chosen() && { model: chosen() }) }, signal) : { because: [], shared: {} };
-    rows[at]?.querySelector(".why")?.replaceChildren(...reason(told, source ?? answer.model));
+    rows[at]?.querySelector(".why")?.replaceChildren(...reason(told, source, answer.model));
   }));
 }
 
@@ -65,7 +64,7 @@ export async function explain(list, answer, history, signal) {
 export function fill(list, answer, pick, label, none) {
   const at = [...list.querySelectorAll(".pick")].indexOf(document.activeElement);
   const before = new Set([...list.children].map((one) => one.dataset.item));
-  const rows = answer.items.map((one, place) => listed({ ...one, source: one.source === answer.model ? null : one.source }, place + 1, (it) => pick(it.item), label));
+  const rows = answer.items.map((one, place) => listed(one, place + 1, (it) => pick(it.item), label));
   if (before.size) for (const row of rows) row.classList.toggle("new", !before.has(row.dataset.item));
   list.replaceChildren(...(rows.length ? rows : [h("li", {}, none)]));
   if (at >= 0) list.querySelectorAll(".pick")[Math.min(at, rows.length - 1)]?.focus();

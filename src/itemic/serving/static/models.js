@@ -59,7 +59,8 @@ function codes(of) {
     h("h4", {}, `Codes by ${of.tokenizer}`),
     h("p", { class: "quiet" }, `${times(of.items, "item")}; ${of.sharing ? `${of.sharing} share theirs with another` : "all are told apart"}`),
     table("Use of the codes by level", ["level", "codes", "used", "entropy, bits"], rows),
-    h("div", { class: "figures" }, of.levels.map((level, at) => use(`level ${at + 1}: items by code`, level.counts, level.size))));
+    h("div", { class: "figures" }, of.levels.map((level, at) => use(`level ${at + 1}`, level.counts, level.size))),
+    h("p", { class: "quiet" }, "Items by code, the most frequent first; dashes: an even use."));
 }
 
 function compared(found, models) {
@@ -90,5 +91,5 @@ function against(one, metric, baseline) {
   const found = one.metrics[metric]?.against;
   if (!found) return one.name === baseline ? "best baseline" : "–";
   const change = found.relative === null ? found.difference.toFixed(4) : percent(found.relative, 1);
-  return `${found.difference > 0 ? "+" : ""}${change}  p ${found.p < 0.001 ? "< 0.001" : `= ${found.p.toFixed(3)}`}`;
+  return `${found.difference > 0 ? "+" : ""}${change.replace("-", "−")}  p ${found.p < 0.001 ? "< 0.001" : `= ${found.p.toFixed(3)}`}`;
 }

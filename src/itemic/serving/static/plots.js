@@ -50,7 +50,7 @@ export function use(caption, counts, size) {
   const y = (value) => height - 4 - (value / top) * (height - 12);
   const points = counts.map((value, at) => `${(at / size) * width},${y(value)} ${((at + 1) / size) * width},${y(value)}`).join(" ");
   const end = (counts.length / size) * width;
-  return figure(caption, s("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": caption },
+  return figure(caption, s("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${caption}: items by code, at most ${counts[0] ?? 0}` },
     s("polygon", { class: "area", points: `0,${y(0)} ${points} ${end},${y(0)}` }),
     s("line", { class: "even", x1: 0, x2: width, y1: y(even), y2: y(even) })));
 }
