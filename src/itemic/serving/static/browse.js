@@ -154,7 +154,7 @@ function mark(root) {
   for (const card of root.querySelectorAll(".card")) {
     const inside = state.history.includes(card.dataset.item), kept = state.basket.includes(card.dataset.item);
     card.querySelector(".pick").setAttribute("aria-pressed", String(inside));
-    card.querySelector(".state").textContent = inside ? "✓ in the history" : "";
+    card.querySelector(".state").textContent = inside ? "✓ in history" : "";
     const button = card.querySelector(".to-basket");
     button.setAttribute("aria-pressed", String(kept));
     button.firstChild.textContent = kept ? "✓ basket" : "+ basket";

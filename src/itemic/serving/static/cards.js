@@ -26,7 +26,7 @@ export function gridCard(card) {
       state.pictures && picture(card.item, card.picture),
       h("span", { class: "title" }, card.title ?? card.item),
       h("span", { class: "meta" }, meta(card))),
-    h("span", { class: "actions" }, h("span", { class: "state", "aria-hidden": "true" }, inside ? "✓ in the history" : ""), basketButton(card.item)));
+    h("span", { class: "actions" }, h("span", { class: "state", "aria-hidden": "true" }, inside ? "✓ in history" : ""), basketButton(card.item)));
 }
 
 /** A place of an answer; `why` is filled in when the reason is known, and `pick` says what choosing it does. */
