@@ -19,9 +19,11 @@ from itemic.serving.shelf import Shelf
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
 )
-"""The page runs and shows what the service itself sends, and nothing else; blobs are pictures asked for with a key."""
+"""The page runs and shows what the service itself sends, and nothing else; blobs are pictures asked for with a key.
+Browsers that know trusted types refuse to make HTML or a script of text."""
 HEADERS = {
     "content-security-policy": POLICY,
     "cross-origin-opener-policy": "same-origin",

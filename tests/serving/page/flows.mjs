@@ -214,6 +214,12 @@ const flows = {
     assert.equal(dialogs, 2);
     const kept = await page.evaluate(() => [Object.values(sessionStorage), Object.values(localStorage), document.cookie]);
     assert.deepEqual(kept, [[given.key], [], ""]);
+    await page.locator("aside summary").click();
+    await page.locator("#sending").click();
+    await page.locator("#recommended .pick").first().click();
+    await page.waitForSelector(".toast.error");
+    assert.match(await page.innerText(".toast.error"), /Clicks are not sent: the key 'page' may read; this needs one that may write\./);
+    assert.equal(await page.locator("#sending").isChecked(), false);
     const other = await context.newPage();
     await other.goto(given.locked);
     await other.waitForSelector("dialog[open]");
@@ -237,12 +243,12 @@ const flows = {
     await page.keyboard.press("Enter");
     await page.waitForSelector(".theirs .why");
     assert.equal(await page.locator("img[src=x], [onerror]").count(), 0);
-    assert.equal(await page.evaluate(() => {
+    const tried = await page.evaluate(() => {
       const script = document.createElement("script");
-      script.textContent = "window.ran = true";
-      document.body.append(script);
-      return window.ran ?? "refused";
-    }), "refused");
+      const ways = [() => { script.textContent = "1"; }, () => { document.body.innerHTML = "<b>1</b>"; }, () => script.setAttribute("src", "/static/main.js")];
+      return ways.map((way) => { try { way(); return "done"; } catch (error) { return error.name; } });
+    });
+    assert.deepEqual(tried, ["TypeError", "TypeError", "TypeError"]);
   },
 
   async a_chat_streams_its_answer_and_ends_with_a_list(page) {
@@ -319,6 +325,14 @@ const flows = {
     }
     const small = await page.locator("button:visible").evaluateAll((all) => all.filter((one) => one.getBoundingClientRect().height < 20).map((one) => one.textContent));
     assert.deepEqual(small, []);
+  },
+
+  async nobody_answering_is_said(page) {
+    await page.route("**/v1/ready", (route) => route.abort());
+    await page.goto(given.open);
+    await page.waitForSelector("#browse .empty");
+    assert.match(await page.innerText("#browse"), /Nobody answers/);
+    assert.match(await page.innerText(".toast.error"), /The service does not answer\. Is it running\?/);
   },
 
   async an_error_is_told_in_the_words_of_the_service(page) {

@@ -4,7 +4,7 @@ import { get, tell } from "./api.js";
 import { makeBasket } from "./basket.js";
 import { makeBrowse, openBrowse } from "./browse.js";
 import { allow, makeChat } from "./chat.js";
-import { $, h, times } from "./dom.js";
+import { $, empty, h, times } from "./dom.js";
 import { closeLive, openLive } from "./live.js";
 import { openModels } from "./models.js";
 import { state } from "./state.js";
@@ -46,7 +46,10 @@ async function start() {
   makeBasket($("basket"), (name) => open(name, true));
   makeChat($("chat"));
   const ready = await tell(() => get("/v1/ready"));
-  if (!ready) return;
+  if (!ready) {
+    $("browse").replaceChildren(empty("Nobody answers", "Load this page again when the service runs."));
+    return;
+  }
   state.items = ready.items;
   $("model").replaceChildren(...(ready.models.length > 1 ? [h("option", { value: "" }, "default")] : []),
     ...ready.models.map((name) => h("option", { value: name }, name)));
