@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -210,6 +211,32 @@ def test_twenty_kills_of_a_service_lose_no_acknowledged_event(runs, tmp_path):
     seen = [len(shop.user(f"u{n}")["events"]) for n in range(5)]
     process.kill()
     assert sum(seen) == len(stored)
+
+
+@pytest.mark.slow
+def test_10000_mixed_requests_stay_under_a_memory_ceiling(runs, tmp_path):
+    process, shop = started(runs / "itemknn", "--store", tmp_path / "events.db", "--data", runs / "data")
+    ways = (
+        lambda n: shop.recommend(f"u{n % 500}", k=5),
+        lambda n: shop.recommend(history=[str(n % 40)], k=5, where='"group" = 1'),
+        lambda n: shop.add_event(f"u{n % 500}", str(n % 40), id=str(n)),
+        lambda n: shop.search("item", k=5),
+        lambda n: shop.similar(str(n % 40), k=5),
+        lambda n: shop.explain(str(n % 40), history=[str((n + 1) % 40)]),
+        lambda n: shop.put_items({str(n % 40): {"group": n % 4}}),
+        lambda n: shop.rank([str(n % 40), str((n + 7) % 40)], user=f"u{n % 500}"),
+    )
+    megabytes = []
+    with ThreadPoolExecutor(4) as pool:
+        for start in range(0, 10_000, 2000):
+            done = [pool.submit(ways[n % len(ways)], n) for n in range(start, start + 2000)]
+            assert all(one.result() is not None for one in done)
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            megabytes.append(int(status.split("VmRSS:")[1].split()[0]) / 1024)
+    process.kill()
+    process.wait()
+    assert megabytes[-1] < 600
+    assert megabytes[-1] - megabytes[0] < 40
 
 
 def test_serving_is_not_imported_where_it_is_not_used():
