@@ -15,6 +15,7 @@ from itemic.errors import ConfigError, DataError
 from itemic.model import load
 from itemic.nn.text import Texts
 from itemic.registry import find
+from itemic.systems.language.alignment import best_pairs
 from itemic.systems.language.prompts import TEMPLATES
 
 KINDS = ("amber", "birch", "coral", "delta", "ember", "fjord", "grape", "heron")
@@ -180,6 +181,17 @@ def test_geometry_alone_finds_what_a_user_likes(folder, data):
     histories = Ragged.from_lists([[kind, kind + 8, kind + 16] for kind in range(8)])
     ranking = model.rank(Query(history=histories), 10)
     assert (kind_of(ranking.items) == np.arange(8)[:, None]).mean() > 0.8
+
+
+def test_items_taken_one_after_the_other_come_near_each_other_only_where_that_is_taught(folder, data):
+    kind = kind_of(np.arange(N_ITEMS))
+    same, near = (kind[:, None] == kind) & ~np.eye(N_ITEMS, dtype=bool), {}
+    for what, epochs in (("items", 12), ("text", 1)):
+        options = {"aligned": [what], "phase1": BRIEF | {"epochs": epochs}, "behaviour": {"dim": 16}}
+        model = find("ilm")(lm={"model": str(folder)}, answer="geometry", **SHAPE, **options).fit(data)
+        pairs = best_pairs(*[torch.from_numpy(model.tables["pair"])] * 2).numpy()
+        near[what] = pairs[same].mean() - pairs[~same].mean()
+    assert near["items"] > 0.3 + near["text"]
 
 
 def test_items_without_words_and_bad_folders_are_told_in_a_line(folder, data, tmp_path):
