@@ -36,8 +36,7 @@ def replacing(target: str | Path) -> Iterator[Path]:
         temporary.chmod(0o755)
         yield temporary
         _flush(temporary)
-        _swap(temporary, target)
-        _flush_entry(target.parent)
+        swap(temporary, target)
     except Exception as error:
         reason = _told_by_disk(error)
         if reason is None:
@@ -72,6 +71,22 @@ def write_text(target: str | Path, text: str) -> None:
                 raise
     except OSError as error:
         raise SaveError(f"cannot write {target}: {error.strerror or error}. Give another place with --out.") from error
+
+
+def swap(new: Path, target: Path) -> None:
+    """Puts `new` where `target` is, in one step; what was there ends up under the name of `new`."""
+    if not target.exists():
+        os.rename(new, target)
+    elif not _exchange(new, target):  # no atomic exchange on this system: two renames, the old folder back on failure
+        aside = new.with_name(f".{new.name}.old")
+        os.rename(target, aside)
+        try:
+            os.rename(new, target)
+        except OSError:
+            os.rename(aside, target)
+            raise
+        os.rename(aside, new)
+    _flush_entry(target.parent)
 
 
 def _told_by_disk(error: Exception) -> str | None:
@@ -118,21 +133,6 @@ def _flush_entry(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _swap(new: Path, target: Path) -> None:
-    """Puts `new` where `target` is; what was there ends up under the name of `new`."""
-    if not target.exists():
-        os.rename(new, target)
-    elif not _exchange(new, target):  # no atomic exchange on this system: two renames, the old folder back on failure
-        aside = new.with_suffix(".old")
-        os.rename(target, aside)
-        try:
-            os.rename(new, target)
-        except OSError:
-            os.rename(aside, target)
-            raise
-        os.rename(aside, new)
 
 
 def _exchange(a: Path, b: Path) -> bool:

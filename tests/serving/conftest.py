@@ -5,6 +5,7 @@ import threading
 import time
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import pytest
 import uvicorn
@@ -40,6 +41,20 @@ def running(service):
     finally:
         server.should_exit = True
         thread.join()
+
+
+@pytest.fixture
+def served():
+    """A function that runs a service which follows these folders, and gives a client of it."""
+
+    @contextmanager
+    def run(folders, data, kept, **options):
+        models = {Path(folder).name: folder for folder in folders}
+        service = Service.open(read_config(None, {}, models=models, data=str(data.path), **options), kept)
+        with running(service) as url:
+            yield Client(url)
+
+    return run
 
 
 @pytest.fixture(scope="session")

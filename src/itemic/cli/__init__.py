@@ -1,6 +1,6 @@
 """The command line: parses, calls, prints. Results go to stdout, progress and notes to stderr."""
 
-from itemic.cli import data, index, measure, models, serve, tokens
+from itemic.cli import data, index, measure, models, refresh, serve, tokens
 from itemic.cli.shell import group
 
 __all__ = ["main"]
@@ -29,4 +29,5 @@ main.add_command(index.index)
 for command in (measure.compare, measure.tune, measure.reproduce):
     main.add_command(command)
 main.add_command(serve.serve)
+main.add_command(refresh.refresh)
 main.add_command(serve.report)

@@ -64,7 +64,7 @@ def run(
     from itemic.serving.service import Service, names_of
     from itemic.serving.stores import open_store
 
-    config = _config(file, data=data, store=store, host=host, port=port)
+    config = read(file, data=data, store=store, host=host, port=port)
     config = config.model_copy(update={"models": {**config.models, **names_of(models)}})
     if not check:
         serve(config, note)
@@ -155,7 +155,7 @@ def online(file: str | None, store: str | None) -> Output:
     """Compare the models of a service by the lists that they showed and the events that came of them."""
     from itemic.serving.online import click_rates
 
-    place = _config(file, store=store).store
+    place = read(file, store=store).store
     rates = _with_store(file, store, lambda kept: click_rates(kept.impressions(), kept.events()))
     if not rates:
         raise DataError(f"{place} has no list that was shown. Serve first: itemic serve RUN --store {place}")
@@ -176,7 +176,7 @@ serve.add_command(key)
 serve.add_command(backup)
 
 
-def _config(file: str | None, **given: Any) -> Any:
+def read(file: str | None, **given: Any) -> Any:
     from itemic.serving.config import read_config
 
     return read_config(Path(file) if file is not None else None, os.environ, **given)
@@ -185,7 +185,7 @@ def _config(file: str | None, **given: Any) -> Any:
 def _with_store(file: str | None, store: str | None, work: Any, *, make: bool = False) -> Any:
     from itemic.serving.stores import open_store
 
-    kept = open_store(_config(file, store=store).store, make=make)
+    kept = open_store(read(file, store=store).store, make=make)
     try:
         return work(kept)
     finally:

@@ -138,7 +138,7 @@ def sessions(dataset: Dataset, pause: "str | int | None" = None) -> Dataset:
         session = _starts_of(log.user, _column(dataset, "session", "sessions", mend))
     else:
         time = _column(dataset, "time", "sessions by pauses")
-        longest = _length_of_time(pause)
+        longest = length_of_time(pause)
         session = np.cumsum((np.diff(log.user, prepend=-1) > 0) | (np.diff(time, prepend=0) > longest)) - 1
     _, first = np.unique(session, return_index=True)
     owner = log.user[first]
@@ -160,10 +160,10 @@ def _starts_of(user: Int32[np.ndarray, " rows"], session: Int32[np.ndarray, " ro
     return np.argsort(np.argsort(first))[place]
 
 
-def _length_of_time(text: "str | int") -> int:
+def length_of_time(text: "str | int") -> int:
     """Milliseconds of "90s", "30m", "2h" or "1d".
 
-    >>> _length_of_time("1.5h"), _length_of_time(20)
+    >>> length_of_time("1.5h"), length_of_time(20)
     (5400000, 20)
     """
     units = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}

@@ -97,6 +97,21 @@ def split(
     return done
 
 
+def held_out(dataset: Dataset, rows: Bool[np.ndarray, " rows"], how: str) -> Dataset:
+    """The dataset with these interactions as its validation part, named `how`, and all others as its train part.
+
+    One that repeats what its user had before could not be found, as seen items are masked, and is left out.
+
+    >>> data = Dataset.from_frame({"user": list("aab"), "item": list("xyx")})
+    >>> held_out(data, np.array([False, True, False]), "newest").train.interactions.histories().to_lists()
+    [[0], [0]]
+    """
+    part = np.where(rows, VALID, TRAIN).astype(np.uint8)
+    if not dataset.repeats:
+        part[_repeated(dataset.interactions, part)] = UNUSED
+    return replace(dataset, split=Split(part, {"by": how, "valid": round(float(rows.mean()), 6)}))
+
+
 def check_leak(dataset: Dataset) -> None:
     """Passes if no (user, item) of the test or validation part is in the train part, or if repeats are declared.
 

@@ -11,6 +11,8 @@ from starlette.middleware.cors import CORSMiddleware
 
 from itemic.errors import ItemicError, QueryError, SaveError
 from itemic.serving import messages as m
+from itemic.serving.admin import make_router as make_admin
+from itemic.serving.current import Current
 from itemic.serving.guard import Guard
 from itemic.serving.keys import Doorkeeper
 from itemic.serving.metrics import Metrics
@@ -31,11 +33,13 @@ WRONG = {
 LOST: dict[int | str, dict[str, Any]] = {404: {"model": m.Problem, "description": "There is no such thing"}}
 
 
-def make_app(service: Service) -> FastAPI:
-    """The application that answers by a service."""
+def make_app(first: Service) -> FastAPI:
+    """The application that answers by a service, and by those with other models that follow it."""
+    service = Current(first)
     app = FastAPI(
-        title="Itemic", version=VERSION, description=ABOUT, responses={**WRONG}, redoc_url=None, docs_url="/docs"
-    )
+        title="Itemic", version=VERSION, description=ABOUT, responses={**WRONG}, redoc_url=None, docs_url="/docs",
+        lifespan=service.running,
+    )  # fmt: skip
     config, metrics = service.config, Metrics()
     doorkeeper = Doorkeeper(service.store)
     limits = config.limits
@@ -47,7 +51,8 @@ def make_app(service: Service) -> FastAPI:
             allow_headers=["authorization", "content-type"],
         )
     app.add_middleware(Guard, config=config, doorkeeper=doorkeeper, metrics=metrics)
-    app.include_router(make_router(lambda: service, metrics))
+    app.include_router(make_router(lambda: service.service, metrics))
+    app.include_router(make_admin(service))
     _tell_errors(app)
 
     def asked(
@@ -157,8 +162,9 @@ def make_app(service: Service) -> FastAPI:
 
     @app.get("/v1/ready", tags=["service"])
     async def ready() -> Response:
-        """That it answers, and with which models."""
-        return _json({"status": "ready", "models": list(service.pipelines), "items": len(service.names)})
+        """That it answers, with which models, and since when with these versions of them."""
+        about = {"models": list(service.pipelines), "items": len(service.names), "since": service.since}
+        return _json({"status": "ready", **about})
 
     @app.get("/v1/metrics", tags=["service"])
     async def metrics_() -> Response:

@@ -153,6 +153,14 @@ class Client:
         """Forgets a user."""
         return self.call("DELETE", f"/v1/users/{quote(user, safe='')}")
 
+    def refresh(self) -> dict[str, Any]:
+        """Begins to fit the models again on all that is known now."""
+        return self.call("POST", "/v1/admin/refresh")
+
+    def refreshed(self) -> dict[str, Any]:
+        """Whether they are being fitted, and how it ended the last time."""
+        return self.call("GET", "/v1/admin/refresh")
+
     def ready(self, wait: float = 0) -> dict[str, Any]:
         """The models that answer; a service that is starting is given so many seconds."""
         end = time.monotonic() + wait

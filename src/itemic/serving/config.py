@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from itemic.errors import ConfigError
+from itemic.data.filters import length_of_time
+from itemic.errors import ConfigError, DataError
 from itemic.options import ModelConfig, configured
 from itemic.systems.pipelines.config import Config as PipelineConfig
 
@@ -26,6 +27,28 @@ class Limits(ModelConfig):
     """Events or items in one request."""
     rate: float = Field(default=2000, gt=0)
     """Requests a second for each key; twice as many may come at once."""
+
+
+class Refresh(ModelConfig):
+    every: str | None = None
+    """How often the service fits its models again: 12h, 1d, ... None: when `itemic refresh` or the API says so."""
+    tolerance: float = Field(default=0.05, ge=0, le=1)
+    """How much worse than the old a new model may be, a share of its ndcg@10 by the newest events."""
+
+    @field_validator("every")
+    @classmethod
+    def _is_a_time(cls, every: str | None) -> str | None:
+        if every is not None:
+            try:
+                length_of_time(every)
+            except DataError as error:
+                raise ValueError(str(error).rstrip(".")) from None
+        return every
+
+    @property
+    def seconds(self) -> float | None:
+        """The same in seconds."""
+        return None if self.every is None else length_of_time(self.every) / 1000
 
 
 class Config(ModelConfig):
@@ -49,11 +72,15 @@ class Config(ModelConfig):
     """Seconds after which a request is given up."""
     cors: tuple[str, ...] = ()
     """Web pages that may ask, as https://shop.example; none by default."""
+    refresh: Refresh = Refresh()
+    """How models are kept fresh; it needs data."""
     limits: Limits = Limits()
     """What a request may be."""
 
     @model_validator(mode="after")
-    def _traffic_adds_up(self) -> "Config":
+    def _fits_together(self) -> "Config":
+        if self.refresh.every and self.data is None:
+            raise ValueError("to refresh, the dataset is needed: name it in data")
         if self.traffic and abs(sum(self.traffic.values()) - 100) > 1e-6:
             raise ValueError(f"the shares of traffic add up to {sum(self.traffic.values()):g}, not to 100")
         return self

@@ -16,7 +16,7 @@ LOG = logging.getLogger("itemic.serving")
 OPEN = ("/v1/health", "/v1/ready", "/")
 """What needs no key, beside what lies under `STATIC`: the page asks for one itself."""
 STATIC = "/static/"
-NEEDED = {"/v1/events": "write", "/v1/users": "admin", "/v1/metrics": "admin"}
+NEEDED = {"/v1/events": "write", "/v1/users": "admin", "/v1/metrics": "admin", "/v1/admin": "admin"}
 """Scopes by the start of a path; the rest is read, and items are changed by write."""
 HEADERS = [
     (b"x-content-type-options", b"nosniff"),

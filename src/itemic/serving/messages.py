@@ -309,6 +309,15 @@ class ItemsTaken(BaseModel):
     """Models that rank only the items that they were fitted with."""
 
 
+class Refresh(BaseModel):
+    running: bool
+    """Whether models are being fitted."""
+    ended: int | None
+    """When that ended the last time, in milliseconds since 1970."""
+    error: str | None
+    """Why it changed nothing; null where it did."""
+
+
 class Wrong(BaseModel):
     field: str
     detail: str

@@ -6,31 +6,45 @@ acknowledged is in the next answer.
 
 import asyncio
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from itemic.data import Dataset, Ids, Query, Ragged, Ranking, Table
+from itemic.data import Dataset, Query, Ragged, Ranking, Table
 from itemic.errors import ConfigError, DataError, QueryError, did_you_mean
 from itemic.nn.reranking import joined
 from itemic.nn.topk import top_k
 from itemic.serving.config import Config
 from itemic.serving.gathering import Gatherer
 from itemic.serving.histories import Histories
+from itemic.serving.items import Given, as_table, lined_up, now_of, replaced
 from itemic.serving.search import TextIndex
 from itemic.serving.stores import Event, Impression, Store
 from itemic.serving.stores.base import digest, now
+from itemic.serving.versions import recover, stamps
 from itemic.systems.base import Recommender, VectorRecommender
 from itemic.systems.pipelines.config import Config as PipelineConfig
 from itemic.systems.pipelines.pipeline import SPOKE, Pipeline
 
 FOUND = 200
 """Items found by words that behaviour may reorder."""
+UNTOLD = {"events": 0, "time": 0}
+"""What a model has learned of the store that was never refreshed: up to which place, and when it was read."""
+
+
+@dataclass
+class Missed:
+    """What changed while a service was made from the store."""
+
+    items: dict[str, Mapping[str, Any] | None] = field(default_factory=dict)
+    """Attributes by id, None for one deleted."""
+    users: set[str] = field(default_factory=set)
+    """Who was deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +68,10 @@ class Service:
 
     def __init__(self, config: Config, models: Mapping[str, Recommender], store: Store, items: Table | None = None):
         self.config, self.models, self.store = config, dict(models), store
+        self.since = now()
+        """When it was made, in milliseconds since 1970."""
+        self.stamps: list = []
+        """What was in the folders of the models when they were read."""
         self.thread = ThreadPoolExecutor(1, "itemic-model")
         chosen = dict(config.pipelines) or {name: _alone(name) for name in models}
         self.pipelines = {name: self._pipeline(name, one, items) for name, one in chosen.items()}
@@ -70,15 +88,12 @@ class Service:
         self.attributes: dict[str, dict[str, Any]] = {}
         self.gone: set[int] = set()
         self._texts: TextIndex | None = None
-        self._take_stored_items()
-        self.histories = Histories(first.catalogue.users.ids, first.histories, store.forgotten())
-        taken: list[tuple[int, int]] = []
-        for event in store.events():
-            code = self.codes.get(event.item)
-            if code is not None:
-                self.histories.add(event.user, code, event.time)
-                taken.append((code, event.time))
-        self._count(taken)
+        self._take_known(dict(store.items()))
+        learned = first.fitted_on.get("store", UNTOLD)
+        self.histories = Histories(first.catalogue.users.ids, first.histories, store.forgotten(learned["time"]))
+        self.place = store.last_place()
+        self._remember(store.events(after=learned["events"], until=self.place))
+        self._count(self._coded(store.events(until=self.place)))
         self._settle()
         self.gatherer = Gatherer(self._answer, self.thread)
 
@@ -92,9 +107,28 @@ class Service:
         """
         if not config.models:
             raise ConfigError("there is no model to serve. Name its folder: itemic serve runs/e")
+        folders = list(config.models.values())
+        recover(folders)
+        found = stamps(folders)
         models = {name: Recommender.load(folder) for name, folder in config.models.items()}
         items = Dataset.open(config.data).items if config.data is not None else None
-        return cls(config, models, store, items)
+        first = next(iter(models.values()))
+        if items is not None and "store" in first.fitted_on:  # it knows also what the store has, and not what it lost
+            items = lined_up(items, first.catalogue.items.ids)
+        made = cls(config, models, store, items)
+        made.stamps = found
+        return made
+
+    def catch_up(self, missed: "Missed") -> None:
+        """Takes what reached the store since this was made, when nobody answers by it yet and nothing else comes."""
+        self._take_known(missed.items)
+        for user in missed.users:
+            self.histories.forget(user)
+        came = list(self.store.events(after=self.place))
+        again = [event for user in missed.users for event in self.store.events(user=user, until=self.place)]
+        self._remember(again)
+        self._remember(came)
+        self._count(self._coded(came))
 
     def close(self) -> None:
         """Ends the thread; the store is its owner's."""
@@ -336,16 +370,22 @@ class Service:
     async def add_events(self, events: Sequence[Event]) -> dict[str, int]:
         """Stores events, and from then on answers by them; says how many were new."""
         new = await asyncio.wrap_future(self.store.add_events(events))
-        taken: list[tuple[int, int]] = []
-        for event, is_new in zip(events, new):
-            code = self.codes.get(event.item)
-            if is_new and code is not None:
-                self.histories.add(event.user, code, event.time)
-                taken.append((code, event.time))
+        taken = [event for event, is_new in zip(events, new) if is_new]
+        self._remember(taken)
         if taken:
-            self.thread.submit(self._count, taken)
+            self.thread.submit(self._count, self._coded(taken))
         strange = sum(event.item not in self.codes for event in events)
         return {"accepted": sum(new), "repeated": len(new) - sum(new), "unknown_items": strange}
+
+    def _remember(self, events: Iterable[Event]) -> None:
+        for event in events:
+            code = self.codes.get(event.item)
+            if code is not None:
+                self.histories.add(event.user, code, event.time)
+
+    def _coded(self, events: Iterable[Event]) -> list[tuple[int, int]]:
+        """The item and the time of each event with an item of the catalogue."""
+        return [(self.codes[event.item], event.time) for event in events if event.item in self.codes]
 
     def _count(self, taken: Sequence[tuple[int, int]]) -> None:
         if taken:
@@ -370,42 +410,23 @@ class Service:
 
     # Taking items -----------------------------------------------------------------------------------------------
 
-    async def put_items(self, items: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    async def put_items(self, items: Given) -> dict[str, Any]:
         """Stores items and takes them in; they may be listed at once by whatever ranks new items."""
         table = await self._on_thread(self._checked, items)
         await asyncio.wrap_future(self.store.put_items(items))
         return await self._on_thread(self._take_items, items, table)
 
-    def _checked(self, items: Mapping[str, Mapping[str, Any]]) -> Table:
-        """The items in the columns of the catalogue.
+    def _checked(self, items: Given) -> Table:
+        return as_table(items, next(iter(self.pipelines.values())).catalogue.items)
 
-        Raises:
-            DataError: a value is not of the kind that its column holds.
-        """
-        ours = next(iter(self.pipelines.values())).catalogue.items
-        if ours.ids.are_integers:
-            for name in items:
-                if not name.lstrip("-").isdigit() or len(name) > 18 or str(int(name)) != name:
-                    raise DataError(f"item ids are integers here, not text as '{name}'. Give integers.")
-        columns: dict[str, Any] = {}
-        for column in ours.names:
-            kind = ours.column(column).type
-            try:
-                columns[column] = pa.array([one.get(column) for one in items.values()], kind)
-            except (pa.ArrowException, TypeError, ValueError, OverflowError):
-                wrong = next(v for one in items.values() if (v := one.get(column)) is not None)
-                raise DataError(f"attribute '{column}' holds {kind}; {wrong!r} does not fit. Mend it.") from None
-        ids = [int(name) for name in items] if ours.ids.are_integers else list(items)
-        return Table(Ids(ids), pa.table(columns), ours.roles)
-
-    def _take_items(self, items: Mapping[str, Mapping[str, Any]], table: Table) -> dict[str, Any]:
+    def _take_items(self, items: Given, table: Table) -> dict[str, Any]:
         names = list(items)
         new = np.array([n for n, name in enumerate(names) if name not in self.codes], np.int64)
         old = np.array([n for n, name in enumerate(names) if name in self.codes], np.int64)
         pipelines = list(self.pipelines.values())
         if len(old):
             where = np.array([self.codes[names[n]] for n in old])
-            changed = _replaced(pipelines[0].catalogue.items, where, table.take(old))
+            changed = replaced(pipelines[0].catalogue.items, where, table.take(old))
             for pipeline in pipelines:
                 pipeline.describe_items(changed)
                 pipeline.open_items(where)
@@ -454,17 +475,12 @@ class Service:
             "attributes": {key: value for key, value in row.items() if not isinstance(value, bytes | None)},
         }
 
-    def _take_stored_items(self) -> None:
-        """Brings the catalogue to where the store left it."""
-        kept, gone = {}, []
-        for name, attributes in self.store.items():
-            if attributes is None:
-                gone.append(name)
-            else:
-                kept[name] = attributes
+    def _take_known(self, items: Mapping[str, Mapping[str, Any] | None]) -> None:
+        """Brings the catalogue to where the store left it: attributes by item, None for one deleted."""
+        kept, deleted = now_of(items)
         if kept:
             self._take_items(kept, self._checked(kept))
-        codes = [self.codes[name] for name in gone if name in self.codes]
+        codes = [self.codes[name] for name in deleted if name in self.codes]
         self.gone |= set(codes)
         self._drop_items(codes)
 
@@ -487,18 +503,6 @@ def _drawn(user: str, shares: Mapping[str, float]) -> str:
     """
     point, bounds = int(digest(user)[:12], 16) / 16**12 * 100, np.cumsum(list(shares.values()))
     return list(shares)[min(int(np.searchsorted(bounds, point, side="right")), len(shares) - 1)]
-
-
-def _replaced(table: Table, rows: np.ndarray, by: Table) -> Table:
-    """The table with other values in these rows."""
-    take = np.arange(len(table))
-    take[rows] = len(table) + np.arange(len(rows))
-    columns = {}
-    for name in table.names:
-        column = table.frame.column(name)
-        both = pa.chunked_array([*column.chunks, *by.column(name).cast(column.type).chunks], column.type)
-        columns[name] = both.take(pa.array(take))
-    return Table(table.ids, pa.table(columns), table.roles)
 
 
 def names_of(folders: Sequence[str]) -> dict[str, str]:

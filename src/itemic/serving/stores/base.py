@@ -132,16 +132,30 @@ class Store:
         )
         return self._change(lambda run: [run(statement, event).rowcount == 1 for event in events])
 
-    def events(self, *, user: str | None = None, item: str | None = None) -> Iterator[Event]:
-        """All events, or those of a user or an item, oldest first; of equal times the one first stored."""
-        found = "SELECT id, person, item, time, kind, weight, impression FROM events"
-        for column, value in (("person", user), ("item", item)):
-            if value is not None:
-                rows = self._read(f"{found} WHERE {column} = ? ORDER BY time, place", (value,))
-                break
-        else:
-            rows = self._read(f"{found} ORDER BY time, place")
-        return (Event(*row) for row in rows)
+    def events(
+        self, *, user: str | None = None, item: str | None = None, after: int = 0, until: int | None = None
+    ) -> Iterator[Event]:
+        """All events, or those of a user or an item, oldest first; of equal times the one first stored.
+
+        `after` and `until` are places (`last_place`): of what was stored after the one, up to the other and with it.
+        """
+        asked = {"person = ?": user, "item = ?": item, "place > ?": after or None, "place <= ?": until}
+        given = {condition: value for condition, value in asked.items() if value is not None}
+        which = f" WHERE {' AND '.join(given)}" if given else ""
+        found = f"SELECT id, person, item, time, kind, weight, impression FROM events{which} ORDER BY time, place"
+        return (Event(*row) for row in self._read(found, tuple(given.values())))
+
+    def placed(self, until: int) -> tuple[list[int], list[Event]]:
+        """All events up to a place in the order in which they were stored, and the place of each."""
+        found = (
+            "SELECT place, id, person, item, time, kind, weight, impression FROM events WHERE place <= ? ORDER BY place"
+        )
+        rows = self._read(found, (until,))
+        return [row[0] for row in rows], [Event(*row[1:]) for row in rows]
+
+    def last_place(self) -> int:
+        """The place of the event stored last: the first has 1, later ones have larger ones."""
+        return self._read("SELECT coalesce(max(place), 0) FROM events")[0][0]
 
     # Items ------------------------------------------------------------------------------------------------------
 
@@ -194,7 +208,9 @@ class Store:
 
     def delete_user(self, user: str) -> "Future[dict[str, int]]":
         """How many events and impressions of a user are gone; a digest stays, so that what models know is not used."""
-        forget = "INSERT INTO forgotten (digest, time) VALUES (?, ?) ON CONFLICT (digest) DO NOTHING"
+        forget = (
+            "INSERT INTO forgotten (digest, time) VALUES (?, ?) ON CONFLICT (digest) DO UPDATE SET time = excluded.time"
+        )
 
         def change(run: Any) -> dict[str, int]:
             run(forget, (digest(user), now()))
@@ -205,9 +221,9 @@ class Store:
 
         return self._change(change)
 
-    def forgotten(self) -> set[str]:
-        """Digests of the users who were deleted."""
-        return {row[0] for row in self._read("SELECT digest FROM forgotten")}
+    def forgotten(self, since: int = 0) -> set[str]:
+        """Digests of the users who were deleted, or of those whose last deletion was at this moment or later."""
+        return {row[0] for row in self._read("SELECT digest FROM forgotten WHERE time >= ?", (since,))}
 
     # Keys -------------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from itemic.errors import LoadError, SaveError
 class SQLite:
     """Connections to a file, and the few words in which its SQL differs."""
 
-    serial = "INTEGER PRIMARY KEY"
+    serial = "INTEGER PRIMARY KEY AUTOINCREMENT"  # the place of an event that was deleted is not given again
     begin = "BEGIN IMMEDIATE"
     errors = (sqlite3.Error,)
 
