@@ -1,6 +1,6 @@
 """The command line: parses, calls, prints. Results go to stdout, progress and notes to stderr."""
 
-from itemic.cli import data, index, measure, models, refresh, serve, tokens
+from itemic.cli import assistant, data, index, measure, models, refresh, serve, tokens
 from itemic.cli.shell import group
 
 __all__ = ["main"]
@@ -30,4 +30,5 @@ for command in (measure.compare, measure.tune, measure.reproduce):
     main.add_command(command)
 main.add_command(serve.serve)
 main.add_command(refresh.refresh)
+main.add_command(assistant.mcp)
 main.add_command(serve.report)

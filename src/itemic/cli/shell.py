@@ -52,7 +52,8 @@ def command(
             try:
                 with _live_progress() if live else nullcontext():
                     output = function(**options)
-                click.echo(json.dumps(output.document, indent=1) if as_json else "\n".join(output.lines))
+                if as_json or output.lines:
+                    click.echo(json.dumps(output.document, indent=1) if as_json else "\n".join(output.lines))
             except ItemicError as error:
                 click.echo(f"error: {error}", err=True)
                 sys.exit(1)
