@@ -1,7 +1,6 @@
 """Models are fitted again on all that is known, judged, put in place whole, and gone over to while requests come in."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -238,7 +237,6 @@ CHANGE = """
     from pathlib import Path
     from itemic import files
     from itemic.serving import versions
-    left = int(sys.argv[1])
     def killing(work):
         def run(*args, **told):
             global left
@@ -249,7 +247,11 @@ CHANGE = """
         return run
     for place, name in ((os, "replace"), (os, "rename"), (os, "unlink"), (os, "rmdir"), (files, "_exchange")):
         setattr(place, name, killing(getattr(place, name)))
-    versions.put_in_place(sys.argv[2:])
+    for left, home in enumerate(sys.argv[1:]):
+        if not os.fork():
+            versions.put_in_place([f"{home}/a", f"{home}/b"])
+            os._exit(0)
+        print(os.waitstatus_to_exitcode(os.wait()[1]))
 """
 
 
@@ -264,28 +266,69 @@ def text(folder):
 
 
 def test_a_kill_at_any_point_leaves_all_old_models_or_all_new_ones(tmp_path):
-    seen = []
-    for step in range(100):
-        home = tmp_path / str(step)
+    homes = [tmp_path / str(step) for step in range(25)]
+    for home in homes:
         home.mkdir()
-        folders = [str(made(home / name, "old")) for name in "ab"]
         for name in "ab":
-            made(home / f"{name}.next", "new")
-            made(home / f"{name}.before", "oldest")
-        done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(CHANGE), str(step), *folders], check=False, env=os.environ
-        )
+            for version, what in (("old", name), ("new", f"{name}.next"), ("oldest", f"{name}.before")):
+                made(home / what, version)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(CHANGE), *map(str, homes)], capture_output=True, text=True, check=True
+    )
+    ended, seen = [int(line) for line in done.stdout.split()], []
+    for home in homes:
+        folders = [str(home / name) for name in "ab"]
         assert {text(folder) for folder in folders} <= {"old", "new"}  # whole, each of them, already now
         recover(folders)
         recover(folders)
         seen.append({(text(folder), text(folder + ".before")) for folder in folders})
         assert seen[-1] in ({("old", "oldest")}, {("new", "old")})
         assert not list(home.glob("*.change"))
-        if done.returncode == 0:
-            break
-        assert done.returncode == -signal.SIGKILL
-    assert len(seen) > 5
-    assert seen[0] != seen[-1]
+    kills = ended.index(0)
+    assert kills > 5
+    assert ended == [-signal.SIGKILL] * kills + [0] * (25 - kills)
+    assert seen[0] != seen[kills - 1] == seen[-1]
+
+
+def test_who_comes_upon_a_change_waits_for_whoever_makes_it(tmp_path, monkeypatch):
+    folder = str(made(tmp_path / "a", "old"))
+    made(tmp_path / "a.next", "new")
+    finish, both = versions._finish, []
+
+    def slowly(*told):
+        helper = threading.Thread(target=recover, args=([folder],))
+        helper.start()
+        both.append(helper)
+        time.sleep(0.1)
+        assert helper.is_alive()
+        finish(*told)
+
+    monkeypatch.setattr(versions, "_finish", slowly)
+    with versions._held([folder]):
+        put_in_place([folder])
+    both[0].join()
+    assert (len(both), text(folder), text(folder + ".before")) == (1, "new", "old")
+
+
+@pytest.mark.slow
+def test_refreshes_that_are_killed_at_any_time_leave_models_that_are_served_together(shop):
+    data, folders, store = shop
+    code = "from itemic.cli import main; main()"
+    asked = ["refresh", *folders, "--data", str(data.path), "--store", str(store.database.path), "--force"]
+    took, ended = 0.0, []
+    for step in range(21):
+        store.put_items({str(100 + step): {"title": "new", "group": 1}}).result()  # each version knows other items
+        begun = time.monotonic()
+        process = subprocess.Popen([sys.executable, "-c", code, *asked], stderr=subprocess.DEVNULL)
+        try:
+            process.wait(None if step == 0 else took * (0.8 + 0.015 * step))
+        except subprocess.TimeoutExpired:
+            process.kill()
+        ended.append(process.wait())
+        took = took or time.monotonic() - begun
+        done = run("serve", *folders, "--data", data.path, "--store", store.database.path, "--check")
+        assert done.stdout.splitlines()[-1].startswith("ready: ")
+    assert -signal.SIGKILL in ended
 
 
 def test_a_version_can_be_gone_back_to_and_forth(tmp_path):
@@ -307,7 +350,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(current, "LOOK", 0.02)
 
 
-def until(holds, seconds=30):
+def until(holds, seconds=60):
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, "it did not happen"
@@ -355,12 +398,12 @@ def test_a_service_goes_over_to_new_models_and_no_request_fails(shop, served, qu
             run("refresh", *folders, "--data", data.path, "--store", store.database.path, "--force")
             until(lambda: since(client) != swaps[-1])
             swaps.append(since(client))
+        until(lambda: sum(asker.answers for asker in askers) > 200 or any(asker.wrong for asker in askers))
         for asker in askers:
             asker.stop.set()
         for asker in askers:
             asker.join()
         assert [asker.wrong for asker in askers] == [[]] * 6
-        assert sum(asker.answers for asker in askers) > 200
         for asker in askers:  # nothing was lost or counted twice
             assert client.user(asker.user)["history"] == asker.taken
 

@@ -63,6 +63,37 @@ def test_events_come_back_by_time_and_then_as_they_were_stored(store):
     assert list(store.events(item="cup")) == [also, late]
 
 
+def test_events_are_found_again_by_the_place_where_they_were_stored(store):
+    first, second, third = (Event(name, user, "cup", 30 - n) for n, (name, user) in enumerate(["1a", "2b", "3a"]))
+    store.add_events([first, second]).result()
+    place = store.last_place()
+    store.add_events([third]).result()
+    assert list(store.events(after=place)) == [third]
+    assert list(store.events(until=place)) == [second, first]
+    assert list(store.events(user="a", after=place, until=store.last_place())) == [third]
+    places, events = store.placed(until=store.last_place())
+    assert events == [first, second, third]
+    assert places == sorted(set(places))
+    assert places[1] == place
+
+
+def test_a_place_is_not_given_again_after_its_event_is_deleted(store):
+    store.add_events([Event("1", "ann", "cup", 1), Event("2", "bob", "cup", 1)]).result()
+    place = store.last_place()
+    store.delete_user("bob").result()
+    store.add_events([Event("3", "eve", "cup", 1)]).result()
+    assert [event.user for event in store.events(after=place)] == ["eve"]
+
+
+def test_who_was_deleted_since_a_moment_is_told_by_the_last_time(store, monkeypatch):
+    clock = iter([100, 200, 300])
+    monkeypatch.setattr(stores, "now", lambda: next(clock))
+    for user in ("ann", "bob", "ann"):
+        store.delete_user(user).result()
+    assert store.forgotten(since=250) == {stores.digest("ann")}
+    assert store.forgotten(since=200) == store.forgotten() == {stores.digest("ann"), stores.digest("bob")}
+
+
 TOLD = st.tuples(st.sampled_from("abcdef"), st.sampled_from("uv"), st.sampled_from("xyz"), st.integers(0, 3))
 EVENTS = st.lists(TOLD.map(lambda told: Event(*told)), max_size=6)
 

@@ -43,10 +43,9 @@ def refresh(
     if not folders:
         raise ConfigError("there is no model to refresh. Name its folder: itemic refresh runs/a --data my-data")
     if rollback:
-        from itemic.serving.versions import alone, recover, roll_back
+        from itemic.serving.versions import alone, roll_back
 
         with alone(folders):
-            recover(folders)
             roll_back(folders)
         return Output({"rolled_back": folders}, [f"rolled back {', '.join(folders)}"])
     if config.data is None:

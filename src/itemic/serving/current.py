@@ -17,7 +17,7 @@ from itemic.serving.items import Given
 from itemic.serving.service import Missed, Service
 from itemic.serving.stores import Event
 from itemic.serving.stores.base import now
-from itemic.serving.versions import alone, is_changing, recover, stamps
+from itemic.serving.versions import is_changing, recover, stamps
 
 LOG = logging.getLogger("itemic.serving")
 LOOK = 1.0
@@ -107,10 +107,9 @@ class Current:
         refused = None
         while True:
             await asyncio.sleep(LOOK)
-            with suppress(OSError, SaveError):
-                if is_changing(self.folders):  # if nobody is at it any more, it is finished here
-                    with alone(self.folders):
-                        recover(self.folders)
+            if is_changing(self.folders):  # if nobody is at it any more, it is finished here
+                with suppress(SaveError):
+                    await asyncio.to_thread(recover, self.folders)
             there = stamps(self.folders)
             if there in (self.service.stamps, refused) or is_changing(self.folders):
                 continue

@@ -18,7 +18,7 @@ from itemic.model import Model
 from itemic.serving.merging import Merged, merged
 from itemic.serving.service import UNTOLD
 from itemic.serving.stores import Store
-from itemic.serving.versions import alone, beside, put_in_place, recover
+from itemic.serving.versions import alone, beside, put_in_place
 from itemic.systems.base import Recommender
 
 METRIC, DEPTH = "ndcg@10", 10
@@ -73,7 +73,6 @@ def refresh(
         SaveError: somebody else refreshes these folders, or they cannot be written.
     """
     with alone(folders):
-        recover(folders)
         nexts = [beside(folder, "next") for folder in folders]
         for place in nexts:
             check_place(place)

@@ -9,6 +9,7 @@ change together, by one note beside the first of them.
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,9 @@ from pathlib import Path
 from itemic.errors import LoadError, SaveError
 from itemic.files import swap, write_text
 from itemic.sealed import read_facts, seal_of
+
+PATIENCE = 10.0
+"""Seconds for which a change is waited for that somebody else is making; it takes some thousandths of one."""
 
 
 def beside(folder: str | Path, what: str) -> Path:
@@ -47,8 +51,9 @@ def roll_back(folders: Sequence[str | Path]) -> None:
 
 def _change(folders: Sequence[str | Path], what: str) -> None:
     wanted = {str(Path(folder).resolve()): _seal(beside(folder, what)) for folder in folders}
-    write_text(beside(folders[0], "change"), json.dumps({"from": what, "to": wanted}))
-    recover(folders)
+    note = beside(folders[0], "change")
+    write_text(note, json.dumps({"from": what, "to": wanted}))
+    _carry_out(note)
 
 
 def recover(folders: Sequence[str | Path]) -> None:
@@ -57,14 +62,28 @@ def recover(folders: Sequence[str | Path]) -> None:
     Raises:
         SaveError: the folders cannot be changed.
     """
+    end = time.monotonic() + PATIENCE
     for note in [beside(folder, "change") for folder in folders]:
-        if note.exists():
-            told = json.loads(note.read_text())
+        while note.exists():
             try:
-                _finish(told["from"], told["to"])
-                note.unlink()
-            except OSError as error:
-                raise SaveError(f"{note} says what is to be put in place, and cannot: {error}. Look there.") from error
+                with _held(list(json.loads(note.read_text())["to"])):
+                    if note.exists():
+                        _carry_out(note)
+            except FileNotFoundError:  # whoever began it has finished it
+                continue
+            except SaveError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.05)
+
+
+def _carry_out(note: Path) -> None:
+    told = json.loads(note.read_text())
+    try:
+        _finish(told["from"], told["to"])
+        note.unlink()
+    except OSError as error:
+        raise SaveError(f"{note} says what is to be put in place, and cannot: {error}. Look there.") from error
 
 
 def _finish(what: str, wanted: Mapping[str, str]) -> None:
@@ -98,18 +117,29 @@ def _seal(folder: Path) -> str:
 
 @contextmanager
 def alone(folders: Sequence[str | Path]) -> Iterator[None]:
-    """Nobody else refreshes these folders while the block runs.
+    """Nobody else refreshes these models while the block runs; a change that was cut off is made before.
 
     Raises:
-        LoadError: one of them holds no model.
+        LoadError: one of the folders holds no model.
         SaveError: somebody does so already.
     """
+    recover(folders)
+    for folder in folders:
+        read_facts(Path(folder))
+    with _held(folders):
+        yield
+
+
+@contextmanager
+def _held(folders: Sequence[str | Path]) -> Iterator[None]:
     held = []
     try:
         for folder in folders:
-            read_facts(Path(folder))
             whole = Path(folder).resolve()
-            held.append(os.open(whole.with_name(f".{whole.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644))
+            try:
+                held.append(os.open(whole.with_name(f".{whole.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644))
+            except OSError as error:
+                raise SaveError(f"nothing can be written beside {folder}: {error.strerror}. Allow it.") from None
             if not _locked(held[-1]):
                 raise SaveError(f"{folder} is being refreshed already. Wait until that has ended.")
         yield
