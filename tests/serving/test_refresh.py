@@ -18,6 +18,7 @@ from itemic.cli import main
 from itemic.data import Dataset
 from itemic.data.simulated import planted_groups
 from itemic.errors import ConfigError, LoadError, SaveError
+from itemic.indexes.hnsw import HNSW
 from itemic.model import load
 from itemic.registry import find
 from itemic.serving import current, refreshing, versions
@@ -553,3 +554,18 @@ def test_the_service_fits_its_models_itself_when_told_and_by_its_schedule(shop, 
     with served(folders[:1], data, store, **options, refresh={"every": "1s"}) as client:
         began = since(client)
         until(lambda: since(client) != began)
+
+
+def test_a_model_with_a_graph_over_its_items_has_one_again(shop, tmp_path):
+    data, _, store = shop
+    folder = str(tmp_path / "bpr")
+    model = find("bpr")(dim=8, training={"epochs": 2}).fit(data)
+    model.index(recall=0.5)
+    model.save(folder)
+    store.put_items({"41": {"title": "new"}}).result()
+    store.add_events(new_tastes(40)).result()
+    refresh([folder], data, store, force=True)
+    fresh = load(folder)
+    fresh.settle()
+    assert fresh.catalogue.n_items == 41
+    assert isinstance(fresh._index, HNSW)

@@ -19,7 +19,7 @@ from itemic.serving.merging import Merged, merged
 from itemic.serving.service import UNTOLD
 from itemic.serving.stores import Store
 from itemic.serving.versions import alone, beside, put_in_place
-from itemic.systems.base import Recommender
+from itemic.systems.base import Recommender, VectorRecommender
 
 METRIC, DEPTH = "ndcg@10", 10
 """By what a new model is compared with the old one."""
@@ -159,6 +159,8 @@ def _refitted(folder: str, old: Recommender, whole: Merged, exam: Exam) -> tuple
     except ItemicError as error:
         raise DataError(f"{folder} cannot be fitted again: {error}") from error
     new.histories = data.interactions.histories()  # also of what was held out: answers go by it
+    if isinstance(new, VectorRecommender) and "index" in old.fitted_on:
+        new.index(**old.fitted_on["index"])
     new.fitted_on["store"] = whole.learned
     return new, Judged(folder, before, now, seconds)
 

@@ -333,6 +333,7 @@ class VectorRecommender(Recommender[C, M]):
         made, facts = graph_for(vectors, queries, exclude, recall=recall, links=links)
         self._index = made
         self._keep(made)
+        self.fitted_on["index"] = {"recall": recall, "links": links}
         return facts
 
     def _keep(self, made: HNSW) -> None:
