@@ -152,7 +152,7 @@ class Dialogues:
 
     def mentions(self) -> Ragged:
         """Codes of the items that each dialogue names, in order."""
-        where, lengths = self._mentioned()
+        where, lengths = self.mentioned()
         return Ragged.from_lengths(self.turns.mentions.values[where], lengths)
 
     def cases(self, part: int | None = None, repeats: bool = True) -> EvalSet:
@@ -169,7 +169,7 @@ class Dialogues:
             chosen &= turns.part[turn] == part
         owner, turn = owner[chosen], turn[chosen]
         before = replace(self.take(owner), stop=turn)
-        where, lengths = before._mentioned()
+        where, lengths = before.mentioned()
         history = Ragged.from_lengths(turns.mentions.values[where], lengths)
         relevant = _distinct(turns.mentions.keep(turns.recommended).take(turn), None if repeats else history)
         kind = turns.recommended[where].astype(np.int16)
@@ -194,7 +194,7 @@ class Dialogues:
 
     def interactions(self, n_users: int, n_items: int) -> tuple[Interactions, Int64[np.ndarray, " rows"]]:
         """What was named as interactions of the users, in order, but for what was not liked; and the turn of each."""
-        where, lengths = self._mentioned()
+        where, lengths = self.mentioned()
         user = np.repeat(self.user, lengths)
         rows = np.flatnonzero(self.turns.liked[where] != 0)
         rows = rows[np.argsort(user[rows], kind="stable")]
@@ -218,7 +218,7 @@ class Dialogues:
         """The dialogue of each turn, of `runs(self.first, self.lengths)`."""
         return np.repeat(np.arange(len(self)), self.lengths)
 
-    def _mentioned(self) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " dialogues"]]:
+    def mentioned(self) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " dialogues"]]:
         """Where the mentions of each dialogue stand, dialogue after dialogue, and how many each has."""
         bounds = self.turns.mentions.offsets
         lengths = bounds[self.stop] - bounds[self.first]

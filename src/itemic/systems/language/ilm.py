@@ -11,16 +11,16 @@ Paper: Yang et al., arXiv:2406.02844. Published set-ups and numbers: recipes/ilm
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import ClassVar, Literal, NamedTuple
+from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int, Int32, Int64
-from pydantic import Field
+from jaxtyping import Bool, Float, Float32, Int, Int32
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from itemic.data import Dataset, EvalSet, Query, Ragged, Table
+from itemic.data import Dataset, EvalSet, Query, Ragged, Ranking, Table
+from itemic.data.dialogues import Dialogues
 from itemic.encoders.fields import settled, written
 from itemic.encoders.lm import PretrainedLM
 from itemic.encoders.talking import Prompts, Talker
@@ -32,20 +32,24 @@ from itemic.nn.products import fast_products
 from itemic.nn.splice import norm_ratio
 from itemic.nn.text import Texts, side_by_side
 from itemic.nn.topk import top_k
+from itemic.progress import report
 from itemic.registry import system
-from itemic.systems.base import SystemConfig, VectorRecommender
+from itemic.systems.base import VectorRecommender
 from itemic.systems.content import added
 from itemic.systems.generative.base import CodeRecommender
-from itemic.systems.histories import PopularToSilent, cut
+from itemic.systems.histories import PopularToSilent
 from itemic.systems.language.adapters import adapted
 from itemic.systems.language.alignment import best_pairs, paired_vectors
 from itemic.systems.language.asking import Asked, Asking, titles_of, told_apart, until_end
+from itemic.systems.language.config import Config
+from itemic.systems.language.dialogue import with_taste
+from itemic.systems.language.exercises import OF_DIALOGUES, REPLY, Examples, Exercises
 from itemic.systems.language.facts import Facts
 from itemic.systems.language.lessons import ItemRows, Lessons, PairRows
 from itemic.systems.language.prompts import TEMPLATES
 from itemic.systems.language.qformer import QFormer
 from itemic.systems.language.reader import Entities, Network, Reader, TwoLayers, scale_of, scaled
-from itemic.training import Stage, TrainingConfig, autocast, shuffled
+from itemic.training import Stage, autocast
 
 READ = 4096
 """Items that the Q-Former reads at a time in answering."""
@@ -53,104 +57,15 @@ SCORED = 64
 """Candidates scored at a time."""
 ASKED = 16
 """Requests answered at a time: the beams of all of them are read at once."""
-ABOUT_ITEMS = ("describe", "similar")
-"""The tasks that are about an item alone."""
 TITLES, GEOMETRY = 2, 1
 """After which phase lists are made: the titles that are said, or how near items are to users."""
-
-
-class Config(SystemConfig):
-    tune: ClassVar = {"training.lr": "1e-4..1e-3:log", "n_queries": "4,8"}
-
-    reader: Literal["qformer", "mlp", "none"] = "qformer"
-    """What turns vectors into words of the language model: the Q-Former; two layers, without phase 1, as in CoLLM; or
-    nothing, so that users and items are only what is written of them."""
-    n_queries: int = Field(8, ge=1)
-    """Words that each user or item becomes. Beyond 8 is waste where one vector is all that is known."""
-    dim: int = Field(128, ge=2)
-    """Width of the Q-Former. BLIP-2: 768; a CPU takes 128."""
-    layers: int = Field(4, ge=1)
-    """Its blocks. The paper: 8."""
-    heads: int = Field(4, ge=1)
-    """Averages taken by each of its attentions."""
-    every: int = Field(2, ge=1)
-    """Queries look at the vectors in each `every`-th block. BLIP-2: 2."""
-    pieces: int = Field(1, ge=1)
-    """Parts into which a vector is cut, each looked at on its own. With 1 the queries all see the same."""
-    dropout: float = Field(0.1, ge=0, lt=1)
-    """Chance to fall away, for values and weights of attention. BLIP-2: 0.1."""
-    aligned: tuple[Literal["text", "items", "users"], ...] = ("text", "users")
-    """What phase 1 learns: texts of items, items taken one after the other, users with what they took. None for no
-    phase 1."""
-    fields: tuple[str, ...] = ()
-    """The item columns that phase 1 reads, in this order; none for the first three by role."""
-    text_tokens: int = Field(48, ge=2)
-    """Words of an item's text that are read in phase 1. BLIP-2: 32."""
-    vocabulary: int = Field(4096, ge=10)
-    """Pieces of words that phase 1 tells apart, at most."""
-    phase1: TrainingConfig = TrainingConfig(
-        lr=5e-4,
-        weight_decay=0.05,
-        batch_size=256,
-        epochs=100,
-        optimizer="adamw",
-        warmup=100,
-        eval_every=100,
-        clip=1.0,
-        precision="bfloat16",
-    )
-    """How phase 1 is trained; an epoch shows each text once, and as many batches of pairs."""
-    lm_trainable: Literal["none", "lora", "all"] = "none"
-    """What of the language model is trained in phase 2. The paper: nothing."""
-    rank: int = Field(8, ge=1)
-    """Under lm_trainable="lora": the rank of what is added to its matrices."""
-    tasks: tuple[Literal["next", "next for user", "describe", "similar", "why"], ...] = ("next",)
-    """What phase 2 learns to answer, a batch of one task after the other."""
-    write: Literal["soft", "text", "both"] = "both"
-    """How items stand in prompts: as vectors, by their titles, or both."""
-    places: int | None = Field(None, ge=1)
-    """The newest places of each history that are learned from; None for all."""
-    max_length: int = Field(20, ge=1)
-    """The newest items of a history that are told. OpenP5: 20."""
-    answer: Literal["titles", "geometry"] = "titles"
-    """How lists are made: by the titles that the language model finds most likely, along the tree of all, or by
-    how near items and users are after phase 1."""
-    unseen: bool = False
-    """Whether requests are put in words that training never used."""
-    beam: int = Field(20, ge=1)
-    """Beginnings of titles that are followed, or as many as items are asked for if that is more."""
-    validated: int = Field(500, ge=1)
-    """Requests of the validation part, at most, by which training is judged."""
-    seed: int = 0
-    """Where first weights, the order of examples, dropout and templates come from."""
-    training: TrainingConfig = TrainingConfig(
-        lr=1e-4,
-        batch_size=32,
-        epochs=1,
-        optimizer="adamw",
-        warmup=100,
-        clip=1.0,
-        metric="ndcg@10",
-        precision="bfloat16",
-    )
-    """How phase 2 is trained."""
-
-
-class Examples(NamedTuple):
-    """A batch of phase 2: a task, one of the ways to ask for it, and users with places in their histories; where the
-    task is about an item alone, items in place of users."""
-
-    task: str
-    template: int
-    row: Int64[Tensor, " batch"]
-    place: Int64[Tensor, " batch"]
 
 
 @system(
     "ilm",
     family="language",
     needs=["interactions", "items"],
-    answers=["history"],
+    answers=["history", "dialogue"],
     gives=["ranking", "text"],
     cold_items=True,
     paper="arXiv:2406.02844",
@@ -161,11 +76,20 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
     _own_talker: Talker | None = None
     _asking: "tuple[np.ndarray, Asking] | None" = None
     """The table of answers, and what was made for it."""
+    _facts: Facts | None = None
+    _n_short = 0
+    """How many requests were too long since the count began."""
 
     def survey(self, train: Dataset) -> None:
         config, fields = self.config, settled(self.config.fields, train)
         if not train.items.roles.get("title"):
             raise DataError(f"ilm names items by their titles; {train.name} has none. Name the column when importing.")
+        missing = [task for task in config.tasks if task in OF_DIALOGUES and "dialogues" not in train.extras]
+        if missing:
+            raise DataError(
+                f"ilm learns the task '{missing[0]}' from dialogues; {train.name} has none. Import some, or leave the "
+                "task out."
+            )
         self._texts = written(train.items, fields, "{name}: {text}")
         texts = self._texts.drop_null().to_pylist()
         if not texts:
@@ -200,6 +124,9 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
         vectors = np.asarray(self.behaviour.item_vectors(), np.float32)
         has = np.isfinite(vectors.sum(1)) & (log.item_counts() > 0)
         self.tables |= {"answers": answers, "title": titles.values, "title_bounds": titles.offsets, "has": has}
+        if self.asking.n_queries and not has.all():
+            about = f"{(~has).sum():,} of {train.n_items:,} items have no vector by {self.behaviour.entry.name}"
+            report(f"{about}: the language model reads their titles", 1, 1)
         items, users = self.asking.vectors, torch.zeros(train.n_users, vectors.shape[1])
         somebody = np.flatnonzero(self._histories.lengths)
         users[somebody] = torch.from_numpy(self._vectors_of(self._histories.take(somebody)))
@@ -212,8 +139,18 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
             words = self._texts, Vocabulary(json.dumps(self.vocabulary)), config.text_tokens
             vectors = scaled(items, module.item_scale), scaled(users, module.user_scale)
             self._lessons = Lessons(*words, self._histories, *vectors, has, config.aligned)
-        if {*ABOUT_ITEMS, "why"} & set(config.tasks):
-            self._facts = Facts.of(train.items, told_apart(train.items), items.numpy())
+        has_dialogues = set(OF_DIALOGUES) & set(config.tasks)
+        self._exercises = Exercises(
+            self.asking,
+            answers,
+            train.items,
+            self.shape["fields"],
+            self._known,
+            self._histories,
+            config.places,
+            lambda: self.facts,
+            train.dialogues.cases(repeats=train.repeats) if has_dialogues else None,
+        )
 
     # Training ---------------------------------------------------------------------------------------------------
 
@@ -248,47 +185,16 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
 
     def examples(self, rng: Generator) -> Iterator[Examples]:
         """Batches in random order, each of one task, put in one of the ways to ask for it."""
-        size, batches = self.config.training.batch_size, []
-        for task in self.config.tasks:
-            rows, places = self._places_of(task)
-            batches += [(task, rows[some], places[some]) for some in shuffled(len(rows), size, rng)]
-        for n in torch.randperm(len(batches), generator=rng).tolist():
-            task, rows, places = batches[n]
-            yield Examples(task, int(torch.randint(len(TEMPLATES[task]) - 1, (), generator=rng)), rows, places)
-
-    def _places_of(self, task: str) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]]:
-        """What there is to learn a task from: users and places in their histories, or items (and 0)."""
-        if task in ABOUT_ITEMS:
-            return self._known, torch.zeros_like(self._known)
-        histories = self._histories
-        row, longest = histories.row_of_value, int(histories.lengths.max())
-        place = histories.places
-        known = np.flatnonzero(place >= np.maximum(1, histories.lengths - (self.config.places or longest))[row])
-        return torch.from_numpy(row[known]), torch.from_numpy(place[known])
+        return self._exercises.batches(self.config.tasks, self.config.training.batch_size, rng)
 
     def answered(self, batch: Examples) -> dict[str, Float[Tensor, ""]]:
         """Phase 2: the mean of -log of the chance of each word of the answers, each answer counting the same."""
-        task, row, place = batch.task, batch.row.numpy(), batch.place.numpy()
-        if task in ABOUT_ITEMS:
-            asked, answers = self.asking.ask(task, batch.template, items=row), self._answers_about(task, row, None)
-        else:
-            before, item = cut(self._histories, row, place)
-            asked = self._asked(task, before, batch.template, item if task == "why" else None)
-            is_item = task != "why"
-            answers = until_end(self.tables["answers"][item]) if is_item else self._answers_about(task, item, before)
+        asked, answers = self._exercises.of(batch)
         wanted = _texts(answers)
         told = self.talker.told(self._prompts(asked), wanted)
         each = cross_entropy(told.flatten(0, 1).float(), wanted.token.flatten(), reduction="none")
         each = (each.view_as(wanted.real) * wanted.real).sum(1) / wanted.real.sum(1)
-        return {task: each.mean()}
-
-    def _answers_about(self, task: str, items: Int[np.ndarray, " n"], histories: Ragged | None) -> Ragged:
-        """What is to be said of each item, in words of the language model."""
-        if task == "describe":
-            said = written(self.catalogue.items.take(items), self.shape["fields"], "{text}").to_pylist()
-        else:
-            said = self._facts.similar(items) if histories is None else self._facts.why(items, histories)
-        return self.lm.ended([f" {text}" for text in said])
+        return {batch.task: each.mean()}
 
     def validate(self, valid: EvalSet | None) -> dict[str, float]:
         """By some of the requests: each asks the language model for a list."""
@@ -327,18 +233,31 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
             vectors[known] = self.behaviour.item_vectors()[known]
             titles = Ragged(tables["title"], tables["title_bounds"])
             how = {"n_queries": config.n_queries if config.reader != "none" else 0, "write": config.write}
-            how |= {"max_length": config.max_length, "longest_answer": tables["answers"].shape[1]}
-            self._asking = tables["answers"], Asking(self.lm, titles, vectors, tables["has"], **how)
+            longest = max(tables["answers"].shape[1], REPLY if "reply" in config.tasks else 0)
+            how |= {"max_length": config.max_length, "longest_answer": longest}
+            self._asking = tables["answers"], Asking(self.lm, titles, vectors, tables["has"], self._vectors_of, **how)
         return self._asking[1]
 
     def _asked(
-        self, task: str, histories: Ragged, template: int | None = None, items: Int[np.ndarray, " n"] | None = None
+        self,
+        task: str,
+        histories: Ragged | None,
+        talk: Dialogues | None = None,
+        items: Int[np.ndarray, " n"] | None = None,
     ) -> Asked:
-        """Requests of whoever has these histories."""
-        if template is None:
-            template = len(TEMPLATES[task]) - 1 if self.config.unseen else 0
-        users = self._vectors_of(histories)
-        return self.asking.ask(task, template, histories=histories, users=users, items=items)
+        """Requests put in the way in which they are answered."""
+        return self.asking.ask(task, self._way(task), histories=histories, talk=talk, items=items)
+
+    def _way(self, task: str) -> int:
+        return len(TEMPLATES[task]) - 1 if self.config.unseen else 0
+
+    @property
+    def facts(self) -> Facts:
+        """What can be said of the items without the language model."""
+        if self._facts is None or len(self._facts.titles) != self.catalogue.n_items:
+            items = self.catalogue.items
+            self._facts = Facts.of(items, told_apart(items), self.asking.vectors.numpy())
+        return self._facts
 
     def _vectors_of(self, histories: Ragged) -> Float32[np.ndarray, "histories width"]:
         """The vector of whoever has each of these histories, by the items that the part `behaviour` knows."""
@@ -354,6 +273,41 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
 
     # Answering --------------------------------------------------------------------------------------------------
 
+    def rank(self, query: Query, k: int = 10) -> Ranking:
+        """As of any recommender; `reasons` also says of how many requests not all could be told."""
+        self._n_short = 0
+        query = with_taste(query)
+        ranking = super().rank(query, k)
+        return replace(ranking, reasons=(*ranking.reasons, *self._left_out(query)))
+
+    def score(self, query: Query) -> Ragged:
+        return super().score(with_taste(query))
+
+    def told(self, query: Query) -> Bool[np.ndarray, " queries"]:
+        talk = self._heard(query)
+        return super().told(query) | (False if talk is None else talk.lengths > 0)
+
+    def _heard(self, query: Query) -> Dialogues | None:
+        """What was said, if that is read: by a model that learned from dialogues and answers in titles."""
+        reads = "dialogue" in self.config.tasks and self.module.phase == TITLES
+        return query.dialogue if reads else None
+
+    def _left_out(self, query: Query) -> Iterator[str]:
+        if self._n_short:
+            yield (
+                f"{self._n_short:,} of {len(query):,} requests are longer than the language model reads: the oldest of "
+                "what they tell is left out"
+            )
+        if (
+            self.module.phase == TITLES
+            and self.asking.n_queries
+            and self.config.write != "text"
+            and query.history is not None
+        ):
+            bare = int((~self.tables["has"][np.unique(query.history.values)]).sum())
+            if bare:
+                yield f"{bare:,} items of what they tell have no vector: the language model reads their titles"
+
     def item_codes(self) -> Int32[np.ndarray, "items words"]:
         return self.tables["answers"]
 
@@ -368,7 +322,9 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
         with self._answering():
             for start in range(0, len(query), ASKED):
                 rows = by_length[start : start + ASKED]
-                prompts = self._prompts(self._asked("next", query.history.take(rows)))
+                asked = self._requests(query.take(rows))
+                self._n_short += int(asked.short.sum())
+                prompts = self._prompts(asked)
                 barred = forbidden.take(rows)
                 arrays = torch.from_numpy(barred.values), torch.from_numpy(barred.offsets)
                 width = max(k, self.config.beam)
@@ -386,10 +342,15 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
             for start in range(0, len(codes), SCORED):
                 some = slice(start, start + SCORED)
                 asking, at = np.unique(row[some], return_inverse=True)
-                prompts = self._prompts(self._asked("next", query.history.take(asking)))
+                prompts = self._prompts(self._requests(query.take(asking)))
                 each = Prompts(prompts.vectors[at], prompts.real[at])
                 scores[some] = self.talker.chances(each, _texts(until_end(codes[some]))).numpy()
         return scores
+
+    def _requests(self, query: Query) -> Asked:
+        assert query.history is not None
+        talk = self._heard(query)
+        return self._asked("next" if talk is None else "dialogue", query.history, talk)
 
     def _nearness(self, query: Query) -> Float32[np.ndarray, "queries items"]:
         """The nearest pair of what each user and each item become; -inf for items without a vector."""
@@ -414,19 +375,32 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
         words, each the likeliest one."""
         codes = None if items is None else np.asarray(items, np.int64)
         n, found = len(histories) if histories is not None else len(codes) if codes is not None else 0, []
-        template = len(TEMPLATES[task]) - 1 if self.config.unseen else 0
         with self._answering():
             for start in range(0, n, ASKED):
                 rows = np.arange(start, min(start + ASKED, n))
                 about = None if codes is None else codes[rows]
-                if histories is None:
-                    asked = self.asking.ask(task, template, items=about)
-                else:
-                    asked = self._asked(task, histories.take(rows), template, about)
-                prompts = self._prompts(asked)
+                whose = None if histories is None else histories.take(rows)
+                prompts = self._prompts(self._asked(task, whose, items=about))
                 words = list(self.talker.speak(prompts, limit, lambda logits: logits.argmax(1)))
                 found += self.lm.texts_of(np.stack(words, 1) if words else np.empty((len(rows), 0), np.int64))
         return [text.strip() for text in found]
+
+    def reply(self, talk: Dialogues, history: Ragged, item: int, *, limit: int = REPLY) -> Iterator[str]:
+        """What the language model says to the last turn of a dialogue, recommending an item, piece after piece."""
+        with torch.no_grad(), fast_products():
+            prompts = self._prompts(self._asked("reply", history, talk, np.array([item])))
+        words = self.talker.speak(prompts, limit, lambda logits: logits.argmax(1))
+        said, told = [], ""
+        while True:
+            with torch.no_grad(), fast_products():  # not around a yield: they would hold for whoever reads, too
+                word = next(words, None)
+            if word is None:
+                return
+            said.append(int(word))
+            text = self.lm.texts_of(np.array([said]))[0]
+            if not text.endswith("\ufffd"):  # a letter of which some bytes are still to come
+                yield text[len(told) :]
+                told = text
 
     def encode_items(self, items: Table) -> None:
         """New items are named by their titles; they have no vectors until the model is fitted again."""

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int64
 from itemic.data import Ragged
 from itemic.encoders.vocabulary import Vocabulary
 
-PLACE = re.compile(r"\{(user|history|item)\}")
+PLACE = re.compile(r"\{(user|history|item|dialogue)\}")
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "next": (
         "{user} has taken, oldest first: {history}. The next one will be",
@@ -80,6 +80,32 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "The link between {history} and {item} for {user} is",
         "{item} fits {user} with the history {history} since",
         "How does {item} follow from {history} in the eyes of {user}?",
+    ),
+    "dialogue": (
+        "{user} talks with a recommender.{dialogue}\nThe recommender now names",
+        "A talk of {user} and a recommender:{dialogue}\nWhat should be named next is",
+        "{user} said and heard:{dialogue}\nThe recommendation is",
+        "Read what {user} and a recommender say.{dialogue}\nA good answer would be to name",
+        "This is said between {user} and a recommender:{dialogue}\nNow the recommender suggests",
+        "In this talk {user} is looking for something.{dialogue}\nWhat fits is",
+        "A recommender helps {user}.{dialogue}\nTo this one replies with",
+        "{user} asks, a recommender answers.{dialogue}\nThe next thing to be recommended:",
+        "Go on with the talk of {user} and a recommender.{dialogue}\nThe title that is named is",
+        "What {user} and the recommender said, oldest first:{dialogue}\nThe best match is",
+        "After what is said here, one would recommend something to {user}:{dialogue}\nThat is",
+    ),
+    "reply": (
+        "{user} talks with a recommender, who now names {item}.{dialogue}\nRecommender:",
+        "A talk of {user} and a recommender, whose next turn recommends {item}:{dialogue}\nRecommender:",
+        "Recommend {item} to {user} in this talk.{dialogue}\nRecommender:",
+        "{item} is the right thing for {user}. The recommender says so.{dialogue}\nRecommender:",
+        "The recommender wants to suggest {item} to {user}.{dialogue}\nRecommender:",
+        "Answer {user} kindly and name {item}.{dialogue}\nRecommender:",
+        "What comes next in this talk with {user} is about {item}.{dialogue}\nRecommender:",
+        "{user} is about to hear of {item}.{dialogue}\nRecommender:",
+        "Go on with this talk: {user} should take {item}.{dialogue}\nRecommender:",
+        "To what {user} says the recommender answers with {item}.{dialogue}\nRecommender:",
+        "Lead {user} to {item} with the next words.{dialogue}\nRecommender:",
     ),
 }
 """For each task ten ways to ask, and last one that is never trained on."""
