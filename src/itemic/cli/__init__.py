@@ -1,6 +1,6 @@
 """The command line: parses, calls, prints. Results go to stdout, progress and notes to stderr."""
 
-from itemic.cli import assistant, data, index, measure, models, refresh, serve, tokens
+from itemic.cli import assistant, chat, data, index, measure, models, refresh, serve, tokens
 from itemic.cli.shell import group
 
 __all__ = ["main"]
@@ -24,6 +24,7 @@ main.add_command(measure.demo)
 main.add_command(data.data)
 for command in (models.systems, models.fit, models.adopt, models.export, models.rank, models.similar):
     main.add_command(command)
+main.add_command(chat.chat)
 main.add_command(tokens.tokenize)
 main.add_command(index.index)
 for command in (measure.compare, measure.tune, measure.reproduce):

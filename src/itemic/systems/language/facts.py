@@ -52,6 +52,14 @@ class Facts(NamedTuple):
             told.append(self._because(item, best))
         return told
 
+    def reason(self, item: int, taste: Int[np.ndarray, " n"]) -> str:
+        """What speaks for an item: those of a taste that are near it, and what it shares with them; else what it is."""
+        near = self.unit[taste] @ self.unit[item]
+        best = [int(taste[n]) for n in np.argsort(-near, kind="stable")[:REASONS] if near[n] > 0]
+        if best or not self.traits[item]:
+            return self._because(item, best)
+        return f"it is {', '.join(sorted(self.traits[item]))}."
+
     def _because(self, item: int, taken: list[int]) -> str:
         if not taken:
             return "many others took it."

@@ -385,6 +385,11 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
                 found += self.lm.texts_of(np.stack(words, 1) if words else np.empty((len(rows), 0), np.int64))
         return [text.strip() for text in found]
 
+    @property
+    def speaks(self) -> bool:
+        """Whether it learned to say what a recommender says."""
+        return "reply" in self.config.tasks and int(self.module.phase) == TITLES
+
     def reply(self, talk: Dialogues, history: Ragged, item: int, *, limit: int = REPLY) -> Iterator[str]:
         """What the language model says to the last turn of a dialogue, recommending an item, piece after piece."""
         with torch.no_grad(), fast_products():
