@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from itemic.errors import ItemicError, QueryError, SaveError
+from itemic.serving import chatting
 from itemic.serving import messages as m
 from itemic.serving.admin import make_router as make_admin
 from itemic.serving.current import Current
@@ -53,6 +54,7 @@ def make_app(first: Service) -> FastAPI:
     app.add_middleware(Guard, config=config, doorkeeper=doorkeeper, metrics=metrics)
     app.include_router(make_router(lambda: service.service, metrics))
     app.include_router(make_admin(service))
+    chatting.add_chat(app, lambda: service.service)
     _tell_errors(app)
 
     def asked(
@@ -162,9 +164,9 @@ def make_app(first: Service) -> FastAPI:
 
     @app.get("/v1/ready", tags=["service"])
     async def ready() -> Response:
-        """That it answers, with which models, and since when with these versions of them."""
+        """That it answers, with which models, which of them talk, and since when with these versions of them."""
         about = {"models": list(service.pipelines), "items": len(service.names), "since": service.since}
-        return _json({"status": "ready", **about})
+        return _json({"status": "ready", **about, "chat": list(chatting.talking(service.service))})
 
     @app.get("/v1/metrics", tags=["service"])
     async def metrics_() -> Response:
