@@ -77,6 +77,7 @@ FIT_EXAMPLES = [
     "itemic fit ials my-data --set dim=256 --set epochs=10 --out runs/i",
     "itemic fit bpr my-data --set training.epochs=50 --out runs/b",
     "itemic fit bpr my-data --recipe runs/tune-bpr/best.yaml --out runs/b      (see itemic tune)",
+    "itemic fit ilm my-data --lm Qwen/Qwen3-0.6B --out runs/t      (or a folder of transformers)",
     "itemic fit lightgcn my-data --devices 2 --out runs/l  (two processes, the same weights)",
     "itemic fit popularity my-data --all --out runs/p      (no split: everything)",
 ]
@@ -88,6 +89,7 @@ FIT_EXAMPLES = [
 @click.option(
     "--set", "settings", multiple=True, metavar="OPTION=VALUE", help="An option of the system; may be repeated."
 )
+@click.option("--lm", metavar="NAME|FOLDER", help="The language model of a system that talks, such as ilm.")
 @click.option("--recipe", type=click.Path(), metavar="FILE", help="Take options from a recipe; --set changes them.")
 @click.option("--all", "everything", is_flag=True, help="Fit on all interactions, the test part too.")
 @click.option("--out", type=click.Path(), metavar="FOLDER", help="Where to save. Default: runs/SYSTEM.")
@@ -97,6 +99,7 @@ def fit(
     system: str,
     data: str,
     settings: Sequence[str],
+    lm: str | None,
     recipe: str | None,
     everything: bool,
     out: str | None,
@@ -111,7 +114,8 @@ def fit(
     from itemic import registry, threads
     from itemic.files import check_place
 
-    options = settings_of(settings) if recipe is None else _cooked(system, Path(recipe), settings_of(settings))
+    given = settings_of(settings) if lm is None else _with_lm(system, settings_of(settings), lm)
+    options = given if recipe is None else _cooked(system, Path(recipe), given)
     model = registry.find(system)(**options)
     trained = "training" in type(model.config).model_fields
     whole = open_data(data)
@@ -202,6 +206,20 @@ def _cooked(system: str, path: Path, settings: dict[str, Any]) -> dict[str, Any]
         raise ConfigError(f"{path} is a recipe of {recipe.system}, not of {system}. Fit {recipe.system} with it.")
     seed = {"seed": recipe.seeds[0]} if "seed" in known.Config.model_fields else {}
     return merged(recipe.config | seed, settings)
+
+
+def _with_lm(system: str, settings: dict[str, Any], lm: str) -> dict[str, Any]:
+    """The settings with the language model of the part `lm`, as `--set lm.model=` has it."""
+    from itemic import registry
+
+    known: Any = registry.find(system)
+    if "lm" not in known.declared:
+        able = ", ".join(entry.name for entry in registry.entries().values() if "text" in entry.gives)
+        raise ConfigError(f"{system} has no language model as a part. Leave out --lm, or fit {able}.")
+    part = settings.get("lm", {})
+    if not isinstance(part, dict) or part.get("model", lm) != lm:
+        raise ConfigError(f"--lm {lm} and --set lm name two language models. Leave one out.")
+    return settings | {"lm": part | {"model": lm}}
 
 
 def settings_of(settings: Sequence[str]) -> dict[str, Any]:

@@ -57,7 +57,8 @@ class PretrainedLM(FromPretrained[Config], LanguageModel[Config]):
                 "lm names no language model. Name a folder or one on the hub (lm.model=Qwen/Qwen3-0.6B), or make one: "
                 "itemic fit ettin DATA, then itemic export."
             )
-        return hub_folder(self.config.model, "language model", "a folder of transformers")
+        instead = "a folder of transformers that lies here: --lm FOLDER, or lm.model=FOLDER"
+        return hub_folder(self.config.model, "language model", instead)
 
     @cached_property
     def talker(self) -> "Talker":

@@ -195,3 +195,35 @@ def test_what_cannot_chat_says_what_can(lamps, tmp_path):
     folder = find("popularity")().fit(lamps).save(tmp_path / "p")
     code, _, told = chatted(folder, ["Hello"])
     assert (code, told) == (1, f"error: {folder} is popularity, which does not talk. Chat with ilm.\n")
+
+
+def test_the_language_model_is_named_in_short(lamps, small_lm, tmp_path, monkeypatch):
+    from itemic.cli import main
+
+    def fit(system, *options):
+        done = CliRunner().invoke(
+            main, ["fit", system, str(tmp_path / "lamps"), *options, "--out", str(tmp_path / "m")]
+        )
+        return done.exit_code, done.stderr.splitlines()[-1]
+
+    lamps.save(tmp_path / "lamps")
+    brief = "{epochs: 1, precision: float32}"
+    small = ["behaviour.dim=4", "dim=16", "layers=1", "heads=1", "vocabulary=60", f"phase1={brief}", "answer=geometry"]
+    settings = [word for option in [*small, "lm.max_tokens=500"] for word in ("--set", option)]
+    code, said = fit("ilm", "--lm", str(small_lm), *settings)
+    assert code == 0, said
+    facts = json.loads((tmp_path / "m" / "parts" / "lm" / "system.json").read_text())
+    assert (facts["config"]["model"], facts["config"]["max_tokens"]) == (str(small_lm), 500)
+    assert fit("ilm", "--lm", "one", "--set", "lm.model=two") == (
+        1,
+        "error: --lm one and --set lm name two language models. Leave one out.",
+    )
+    assert fit("ease", "--lm", "one") == (
+        1,
+        "error: ease has no language model as a part. Leave out --lm, or fit ilm.",
+    )
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    code, said = fit("ilm", "--lm", "nobody/nothing", *settings)
+    assert code == 1
+    assert said.startswith("error: there is no language model 'nobody/nothing': ")
+    assert said.endswith("Name a folder of transformers that lies here: --lm FOLDER, or lm.model=FOLDER.")
