@@ -100,7 +100,7 @@ def test_reasons_name_what_is_near_or_what_an_item_is():
     facts = Facts(["a", "b", "c", "d"], [frozenset({"Red", "Old"}), frozenset({"Red"}), frozenset(), frozenset()], unit)
     assert facts.reason(0, np.array([1, 2, 3])) == "it goes with b, which are Red too."
     assert facts.reason(0, np.array([2, 3])) == "it is Old, Red."
-    assert facts.reason(2, np.array([], np.int64)) == "many others took it."
+    assert facts.reason(2, np.array([], np.int64)) == "nothing is known of it but its title."
 
 
 def answered(conversation, text):
@@ -115,12 +115,25 @@ def test_it_recommends_what_was_asked_for_and_names_only_that(talker):
         said, shown = answered(conversation, text)
         assert any(title in said for title in shown.titles)
         named = {item for one in conversation.titles.named(said) for item in one.items}
-        assert named <= {*shown.items, *conversation.named}
+        asked = {item for one in conversation.said if one.role == 0 for item in one.items}
+        assert named <= {*shown.items, *asked}
         assert len(shown.reasons) == len(shown.items) == 3
         right += shown.titles[0].split()[0] in text[25:]
     assert right >= 1
     first, *_ = [one for one in conversation.said if one.role == 1]
     assert not set(first.items) & set(shown.items)  # what was named does not come again
+
+
+def test_what_a_model_says_of_other_items_is_not_given(talker, monkeypatch):
+    conversation = Conversation(talker, k=3)
+    conversation.hear("recommender", "You could try Birch Lamp 9.")
+    monkeypatch.setattr(type(talker), "reply", lambda *_: iter(["So", " Birch", " Lamp", " 9", " it is"]))
+    said, shown = answered(conversation, "I had Birch Lamp 2 but want one in Coral.")
+    assert 37 not in shown.items  # what was named before is not recommended again
+    assert said == f"So… You could try {shown.titles[0]}: {shown.reasons[0]}"
+    monkeypatch.setattr(type(talker), "reply", lambda *_: iter(["Gladly", ", yes"]))
+    said, shown = answered(conversation, "Another one.")
+    assert said == f"Gladly, yes. You could try {shown.titles[0]}: {shown.reasons[0]}"
 
 
 def test_what_was_not_liked_is_no_taste_and_does_not_come(talker):

@@ -41,7 +41,7 @@ class Conversation:
     """Remembers what was said; `say` answers it.
 
     What is named is matched with the titles of the catalogue. What somebody said not to like is no taste. Nothing that
-    was named, and nothing of the history, is recommended.
+    was named, and nothing of the history, is recommended. An answer names items of its list, and what the user named.
     """
 
     def __init__(
@@ -92,15 +92,18 @@ class Conversation:
         said = ""
         if items and self.model.speaks:
             spoken = self.model.reply(talk, history, items[0])
-            for piece in guarded(spoken, self.titles, {*items, *self.named}):
+            asked = {item for one in self.said if one.role == USER for item in one.items}
+            for piece in guarded(spoken, self.titles, {*items, *asked}):
                 new = piece if said else piece.lstrip()
                 said += new
                 if new:
                     yield new
         if not any(item in items for one in self.titles.named(said) for item in one.items):
             plain = f"You could try {shown.titles[0]}: {why[0]}" if items else "There is nothing left to recommend."
-            said += f" {plain}" if said else plain
-            yield f" {plain}" if said != plain else plain
+            if said:
+                plain = f" {plain}" if said.rstrip().endswith((".", "!", "?", "…")) else f". {plain}"
+            said += plain
+            yield plain
         self.hear("recommender", said)
         yield shown
 

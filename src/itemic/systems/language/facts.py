@@ -56,9 +56,10 @@ class Facts(NamedTuple):
         """What speaks for an item: those of a taste that are near it, and what it shares with them; else what it is."""
         near = self.unit[taste] @ self.unit[item]
         best = [int(taste[n]) for n in np.argsort(-near, kind="stable")[:REASONS] if near[n] > 0]
-        if best or not self.traits[item]:
+        if best:
             return self._because(item, best)
-        return f"it is {', '.join(sorted(self.traits[item]))}."
+        known = ", ".join(sorted(self.traits[item]))
+        return f"it is {known}." if known else "nothing is known of it but its title."
 
     def _because(self, item: int, taken: list[int]) -> str:
         if not taken:
