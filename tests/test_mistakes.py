@@ -174,7 +174,10 @@ MISTAKES = {
     ),
     "more than the memory": (["fit", "ials", "{}/data", "--set", "dim=10000000000000"], "not enough memory: "),
     "a list that is not there": (["rank", "{}/knn", "--users", "{}/none.txt"], "none.txt does not exist."),
-    "no field of a query": (["systems", "--answers", "histry"], "Did you mean 'history'? Fields: history, user."),
+    "no field of a query": (
+        ["systems", "--answers", "histry"],
+        "Did you mean 'history'? Fields: dialogue, history, user.",
+    ),
     "lists below a file": (
         ["rank", "{}/knn", "--all-users", "--out", "{}/events.csv/x.csv"],
         "cannot write {}/events.csv/x.csv",

@@ -12,7 +12,8 @@ from itemic.errors import ConfigError
 
 
 def blas_counts() -> set[int]:
-    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+    own = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    return {pool["num_threads"] for pool in own if pool.get("threading_layer") != "openmp"}  # those go by thread
 
 
 def run(code: str, **environment: str) -> str:

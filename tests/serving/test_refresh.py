@@ -399,7 +399,12 @@ def test_a_service_goes_over_to_new_models_and_no_request_fails(shop, served, qu
             run("refresh", *folders, "--data", data.path, "--store", store.database.path, "--force")
             until(lambda: since(client) != swaps[-1])
             swaps.append(since(client))
-        until(lambda: sum(asker.answers for asker in askers) > 200 or any(asker.wrong for asker in askers))
+        until(
+            lambda: (
+                any(asker.wrong for asker in askers)
+                or (sum(asker.answers for asker in askers) > 200 and all(asker.taken for asker in askers))
+            )
+        )
         for asker in askers:
             asker.stop.set()
         for asker in askers:
