@@ -176,7 +176,7 @@ MISTAKES = {
     "a list that is not there": (["rank", "{}/knn", "--users", "{}/none.txt"], "none.txt does not exist."),
     "no field of a query": (
         ["systems", "--answers", "histry"],
-        "Did you mean 'history'? Fields: dialogue, history, user.",
+        "Did you mean 'history'? Fields: dialogue, ",
     ),
     "lists below a file": (
         ["rank", "{}/knn", "--all-users", "--out", "{}/events.csv/x.csv"],
