@@ -101,7 +101,7 @@ def started(folder: Path) -> tuple[subprocess.Popen, str]:
     assert service.stderr is not None
     for line in service.stderr:
         if line.startswith("http"):
-            return service, line.split("/docs")[0].removeprefix("http://")
+            return service, line.split()[0].removeprefix("http://")
     raise SystemExit(f"the service ended with {service.wait()}")
 
 
