@@ -19,8 +19,8 @@ from itemic.evaluation.tables import write_tables
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-LONG = {"chat.md", "semantic-ids.md"}
-"""Pages whose blocks fit models for twenty seconds and more."""
+LONG = {"chat.md", "fresh.md", "language.md", "postgresql.md", "semantic-ids.md", "tuning.md"}
+"""Pages that take long, of which other tests show what matters: they are slow tests."""
 BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
