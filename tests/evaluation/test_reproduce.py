@@ -440,6 +440,9 @@ def test_a_model_is_fitted_first_for_those_that_are_given_its_folder(place, data
     Counts.fitted.clear()
     reproduce("toy-given", "skewed")
     assert len(Counts.fitted) == 1
+    place("toy-given/skewed", system="toy-given", before={"folder": first}, split={"by": "random", "seed": [0, 1]})
+    with pytest.raises(ConfigError, match="would know all divisions. Give the split one seed"):
+        reproduce("toy-given", "skewed")
 
 
 def test_sampled_candidates_are_named_in_the_result(data):

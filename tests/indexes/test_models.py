@@ -54,6 +54,15 @@ def test_a_settled_model_with_a_graph_lists_nearly_what_it_lists_without(data, f
     np.testing.assert_array_equal(plain.rank(query, 10).items, whole)
 
 
+def test_a_model_that_is_fitted_again_forgets_what_it_was_settled_by(data):
+    model = find("bpr")(dim=8, training={"epochs": 1}).fit(data)
+    model.settle()
+    query = asked(model, list(range(50)))
+    model.fit(data)
+    assert model._index is None
+    assert model.rank(query, 5).items.shape == (50, 5)
+
+
 def test_a_saved_graph_is_walked_again_and_a_damaged_one_refused(fitted, tmp_path):
     again = load(fitted.save(tmp_path / "b"))
     query = asked(again, list(range(20)))
@@ -71,6 +80,9 @@ def test_a_new_item_is_found_along_the_graph_and_kept_in_it(data, tmp_path):
     model.add_items({"item": [1000], "title": ["kind3 thing3"]})
     found = model.similar([600], 5).items[0]
     again = load(model.save(tmp_path / "c"))
+    later = load(tmp_path / "c").add_items({"item": [1001], "title": ["kind3 thing9"]})
+    later.settle()
+    assert set(later._index.codes) == set(range(602))
     again.settle()
     ranking = again.rank(Query(history=type(again.histories).from_lists([[3]])), 300).items[0]
     assert 3 in found

@@ -177,6 +177,7 @@ serve.add_command(backup)
 
 
 def read(file: str | None, **given: Any) -> Any:
+    """The configuration of a service: of a file, of the environment, and what the command line gives."""
     from itemic.serving.config import read_config
 
     return read_config(Path(file) if file is not None else None, os.environ, **given)

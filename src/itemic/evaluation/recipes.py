@@ -169,6 +169,8 @@ class Recipe(_Part):
     def _trains_elsewhere_or_searches(self) -> "Recipe":
         if self.pretrain and self.search is not None:
             raise ValueError("a model of other data has nothing to search on. Leave out search or pretrain")
+        if len(self.split.seeds()) > 1 and any(self.dataset in one.data for one in self.before.values()):
+            raise ValueError("what is fitted before on the same data would know all divisions. Give the split one seed")
         return self
 
     @property

@@ -3,7 +3,8 @@
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from itemic.nn.topk import Exclude, Prepared, Top, prepared, top_k_inner
+from itemic.indexes.base import Remembered
+from itemic.nn.topk import Exclude, Top, prepared, top_k_inner
 
 
 class Exact:
@@ -19,7 +20,8 @@ class Exact:
 
     def extend(self, vectors: Float32[np.ndarray, "items dim"]) -> None:
         self.vectors = vectors
-        self._ready: list[tuple[Bool[np.ndarray, " items"] | None, Prepared]] = [(None, prepared(vectors))]
+        self._open = Remembered(lambda allowed: prepared(vectors, allowed))
+        _ = self._open[None]
 
     def search(
         self,
@@ -28,13 +30,4 @@ class Exact:
         exclude: Exclude | None = None,
         allowed: Bool[np.ndarray, " items"] | None = None,
     ) -> Top:
-        return top_k_inner(queries, self._open(allowed), k, exclude=exclude)
-
-    def _open(self, allowed: Bool[np.ndarray, " items"] | None) -> Prepared:
-        """The vectors of the items that are allowed; the latest two choices are remembered."""
-        for mask, found in self._ready:
-            if mask is allowed or (mask is not None and allowed is not None and np.array_equal(mask, allowed)):
-                return found
-        found = prepared(self.vectors, allowed)
-        self._ready = [self._ready[-1], (allowed, found)]
-        return found
+        return top_k_inner(queries, self._open[allowed], k, exclude=exclude)

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32, Int64
+from jaxtyping import Bool, Float32, Int32, Int64, UInt8
 
 from itemic.data import Ragged
 from itemic.errors import ConfigError
+from itemic.indexes.base import Remembered
 from itemic.nn.topk import Exclude, Top, score_pairs, top_k, top_k_inner
 
 SPARSE = 0.1
@@ -34,6 +35,7 @@ class HNSW:
         """`codes` says which item each node of the graph is."""
         self.vectors, self.codes, self.effort = vectors, codes, 64
         self._graph = graph
+        self._open = Remembered(self._chosen)
 
     @classmethod
     def built(cls, vectors: Float32[np.ndarray, "items dim"], links: int = 16) -> Self:
@@ -48,7 +50,7 @@ class HNSW:
 
     @classmethod
     def of(cls, vectors: Float32[np.ndarray, "items dim"], arrays: Mapping[str, np.ndarray]) -> Self:
-        """The index of these vectors with the graph that `arrays` gave.
+        """The index of these vectors with the graph that `arrays` gave, to which items behind its last one are added.
 
         Raises:
             ConfigError: the package faiss is missing.
@@ -73,8 +75,9 @@ class HNSW:
         graph.hnsw.entry_point, graph.hnsw.max_level = (entry, int(levels.max()) - 1) if n else (-1, -1)
         faiss.downcast_index(graph.storage).add(np.ascontiguousarray(vectors[codes]))
         graph.ntotal = n
-        made = cls(vectors, graph, codes.astype(np.int32))
+        made = cls(vectors[: codes[-1] + 1 if n else 0], graph, codes.astype(np.int32))
         made.effort = effort
+        made.extend(vectors)
         return made
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -90,6 +93,7 @@ class HNSW:
         if len(new):
             self._graph.add(np.ascontiguousarray(vectors[new], np.float32))
         self.vectors, self.codes = vectors, np.append(self.codes, new).astype(np.int32)
+        self._open = Remembered(self._chosen)
 
     def search(
         self,
@@ -105,7 +109,7 @@ class HNSW:
         barred = np.unique(np.repeat(np.arange(len(queries)), np.diff(bounds)) * n_items + values)
         items, scores = np.full((len(queries), k), -1, np.int32), np.full((len(queries), k), -np.inf, np.float32)
         for rows, width in _alike(k + np.diff(bounds), len(self.codes)):
-            found = self._walk(queries[rows], width, allowed)
+            found = self._walk(queries[rows], width, None if allowed is None else self._open[allowed])
             code = np.sort(np.where(found >= 0, self.codes[found], n_items), axis=1)
             real = (code < n_items) & ~np.isin(rows[:, None] * n_items + code, barred)
             worth = np.full(code.shape, -np.inf, np.float32)
@@ -121,14 +125,17 @@ class HNSW:
             items[short], scores[short] = top_k_inner(queries[short], self.vectors, k, exclude=some, allowed=allowed)
         return items, scores
 
+    def _chosen(self, allowed: Bool[np.ndarray, " items"] | None) -> UInt8[np.ndarray, " bytes"] | None:
+        """A bit for each node that may be listed, as faiss reads them."""
+        return None if allowed is None else np.packbits(allowed[self.codes], bitorder="little")
+
     def _walk(
-        self, queries: Float32[np.ndarray, "queries dim"], width: int, allowed: Bool[np.ndarray, " items"] | None
+        self, queries: Float32[np.ndarray, "queries dim"], width: int, bits: UInt8[np.ndarray, " bytes"] | None
     ) -> Int64[np.ndarray, "queries width"]:
-        """So many near nodes of each query, -1 where fewer were met."""
+        """So many near nodes of each query, of those whose bits are set, -1 where fewer were met."""
         faiss = _faiss()
         how: dict[str, Any] = {"efSearch": max(self.effort, width)}
-        if allowed is not None:
-            bits = np.packbits(allowed[self.codes], bitorder="little")  # must live until the search is over
+        if bits is not None:
             how["sel"] = faiss.IDSelectorBitmap(len(self.codes), faiss.swig_ptr(bits))
         return self._graph.search(np.ascontiguousarray(queries), width, params=faiss.SearchParametersHNSW(**how))[1]
 

@@ -5,6 +5,7 @@ A base brings `rank`, `score` and `similar` with blocks, masks and ties; a syste
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -252,14 +253,19 @@ class VectorRecommender(Recommender[C, M]):
 
     _index: Index | None = None
 
-    def add_items(self, items: Any) -> Self:
-        super().add_items(items)
-        if self._index is None and self._graph:
-            self.settle()
-        elif self._index is not None:
-            self._index.extend(np.asarray(self.item_vectors(), np.float32))
+    def fit(self, *data: Any, **how: Any) -> Self:
+        self._index = None
+        return super().fit(*data, **how)
+
+    def save(self, folder: str | Path, *, histories: bool = True) -> Path:
         if isinstance(self._index, HNSW):
             self._keep(self._index)
+        return super().save(folder, histories=histories)
+
+    def add_items(self, items: Any) -> Self:
+        super().add_items(items)
+        if self._index is not None:
+            self._index.extend(np.asarray(self.item_vectors(), np.float32))
         return self
 
     def query_vectors(self, query: Query) -> Float32[np.ndarray, "queries dim"]:

@@ -44,7 +44,8 @@ class TrainingConfig(BaseModel):
     metric: str = "ndcg@20"
     """What validation is judged by; the weights that were best by it are kept."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 runs matrix products under autocast; weights, losses and optimiser state stay float32."""
+    """bfloat16 runs matrix products under autocast, on a processor that has instructions for it (elsewhere they stay
+    float32, which is faster there); weights, losses and optimiser state stay float32."""
     checkpoint_steps: int | None = Field(default=None, ge=1)
     """Steps from one checkpoint to the next, where checkpoints are written at all; None for none by steps."""
     checkpoint_minutes: float | None = Field(default=10.0, gt=0)

@@ -7,8 +7,8 @@ from itemic.serving.stores.base import Store
 
 
 def open_store(place: str | Path, *, make: bool = True) -> Store:
-    """The store in an SQLite file, which is made where there is none (unless `make` is
-    False), or in the database of a PostgreSQL address.
+    """The store in an SQLite file, which is made where there is none unless `make` is False, or in the database
+    of a PostgreSQL address.
 
     It is brought to the newest version.
 
