@@ -18,6 +18,8 @@ from itemic.errors import ConfigError
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
+    from threadpoolctl import ThreadpoolController
+
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
@@ -33,6 +35,8 @@ _choice: _Choice | None = None
 _pool: "tuple[tuple[int, int], ThreadPoolExecutor] | None" = None
 _holding = 0
 """How many `single` blocks are open."""
+_controller: "tuple[int, ThreadpoolController] | None" = None
+"""What sets the libraries' threads, and how many modules were loaded when it looked for them."""
 _lock = threading.Lock()
 
 
@@ -90,7 +94,7 @@ def spread(function: Callable[[Part], Result], parts: Sequence[Part]) -> list[Re
             return [function(part) for part in parts]
         from concurrent.futures import ThreadPoolExecutor
 
-        with ThreadPoolExecutor(workers, initializer=_limit, initargs=(1,)) as pool:  # OpenMP counts go by thread
+        with ThreadPoolExecutor(workers, initializer=_limit_own, initargs=(1,)) as pool:
             return list(pool.map(function, parts))
 
 
@@ -135,6 +139,9 @@ def single() -> Iterator[None]:
     """Holds the loaded libraries to one thread inside, for work that brings threads of its own; may run in several."""
     global _holding  # noqa: PLW0603
     n = count()
+    if n == 1:
+        yield
+        return
     with _lock:
         _holding += 1
         if _holding == 1:
@@ -149,13 +156,26 @@ def single() -> Iterator[None]:
 
 
 def _limit(n: int) -> None:
-    from threadpoolctl import threadpool_limits
-
-    os.environ["OMP_NUM_THREADS"] = str(n)  # for libraries that are loaded later, torch above all
+    """Brings the libraries to n threads, those that are loaded later too, torch above all."""
+    os.environ["OMP_NUM_THREADS"] = str(n)
     # threadpoolctl heeds only the thread that set BLAS first, as long as it lives; one that ends leaves all others free
-    setter = threading.Thread(target=threadpool_limits, args=(n, "blas"))
+    setter = threading.Thread(target=_limit_blas, args=(n,))
     setter.start()
     setter.join()
+    _limit_own(n)
+
+
+def _limit_blas(n: int) -> None:
+    global _controller  # noqa: PLW0603
+    from threadpoolctl import ThreadpoolController
+
+    if _controller is None or _controller[0] != len(sys.modules):  # to look for libraries takes milliseconds
+        _controller = len(sys.modules), ThreadpoolController()
+    _controller[1].limit(limits=n, user_api="blas")
+
+
+def _limit_own(n: int) -> None:
+    """The counts that libraries keep for each thread, those of the thread that calls."""
     if (numba := sys.modules.get("numba")) is not None:
         numba.set_num_threads(min(n, numba.config.NUMBA_NUM_THREADS))
     if (torch := sys.modules.get("torch")) is not None:  # after numba, whose first call gives OpenMP all CPUs

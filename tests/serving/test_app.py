@@ -397,3 +397,27 @@ def test_users_share_the_models_and_stay_with_theirs(serving):
         serving(traffic={"x": 100}).__enter__()
     with pytest.raises(ConfigError, match="serve: the shares of traffic add up to 60, not to 100"):
         serving(traffic={"itemknn": 60}).__enter__()
+
+
+def test_what_is_answered_directly_is_answered_alike_by_the_framework(serving):
+    def told(shop, path, body, kind):
+        connection = http.client.HTTPConnection(shop.url.removeprefix("http://"))
+        connection.request("POST", path, json.dumps(body), {"Content-Type": kind})
+        response = connection.getresponse()
+        answer = json.loads(response.read())
+        return response.status, response.headers["Content-Type"], {k: v for k, v in answer.items() if k != "id"}
+
+    with serving() as shop:
+        for path, body in (
+            ("/v1/recommend", {"user": "3", "k": 5, "exclude": ["2"], "where": '"group" = 2'}),
+            ("/v1/recommend", {"user": "3", "k": 5, "model": "nothing"}),
+            ("/v1/recommend", {"user": "3", "k": 0}),
+            ("/v1/recommend", {"user": 3}),
+            ("/v1/recommend", {"user": "3", "kk": 5}),
+            ("/v1/recommend", {"history": ["nothing"]}),
+            ("/v1/events/bulk", {"events": [{"id": "e1", "user": "u", "item": "1", "weight": "much"}]}),
+        ):
+            assert told(shop, path, body, "application/json") == told(shop, path, body, "application/vnd.shop+json")
+        event = {"id": "e9", "user": "u", "item": "1"}
+        assert told(shop, "/v1/events", event, "application/json")[2]["accepted"] == 1
+        assert told(shop, "/v1/events", event, "application/vnd.shop+json")[2]["repeated"] == 1

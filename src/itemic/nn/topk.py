@@ -26,6 +26,8 @@ Top = tuple[Int32[np.ndarray, "queries k"], Float32[np.ndarray, "queries k"]]
 BLOCK = (256, 2048)  # queries and items scored at once: 2 MB of float32, about a second-level cache
 STRIP = 8192  # items scored at once for few queries: 2 MB of vectors of 64; longer ones are left later
 TINY = float(np.finfo(np.float32).tiny)  # what a processor may flush to zero
+SOME = 32  # queries for which BLAS takes longer to turn the items round than to multiply, if items stand behind
+NARROW = 1024  # items multiplied at once then: what they give fits the first-level cache
 FEW = 8  # queries for which bounding the items costs more than scoring them
 
 
@@ -187,6 +189,10 @@ class Product(NamedTuple):
 
 def _multiply_float32(queries: np.ndarray, items: np.ndarray, buffer: np.ndarray) -> np.ndarray:
     out = buffer[: len(queries) * len(items)].reshape(len(queries), len(items))
+    if 1 < len(queries) <= SOME:
+        for first in range(0, len(items), NARROW):
+            out[:, first : first + NARROW] = np.matmul(items[first : first + NARROW], queries.T).T
+        return out.view(np.int32)
     return np.matmul(queries, items.T, out=out).view(np.int32)
 
 
@@ -254,7 +260,7 @@ def _empty(n: int, k: int) -> _Heaps:
 
 def _over_rows(fill: Callable[[slice], None], n_rows: int, size: int, work: int) -> None:
     """Calls `fill` on blocks of rows, on several threads where the work repays starting them."""
-    if work < 10**7:
+    if work < 10**9:
         for start in range(0, n_rows, size):
             fill(slice(start, min(start + size, n_rows)))
         return

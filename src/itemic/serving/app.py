@@ -1,11 +1,11 @@
 """The HTTP API: each path a few lines between the types of `messages` and the service."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
@@ -14,7 +14,8 @@ from itemic.serving import chatting
 from itemic.serving import messages as m
 from itemic.serving.admin import make_router as make_admin
 from itemic.serving.current import Current
-from itemic.serving.guard import Guard
+from itemic.serving.direct import Direct
+from itemic.serving.guard import FAILED, Guard
 from itemic.serving.keys import Doorkeeper
 from itemic.serving.metrics import Metrics
 from itemic.serving.page import make_router
@@ -34,8 +35,8 @@ WRONG = {
 LOST: dict[int | str, dict[str, Any]] = {404: {"model": m.Problem, "description": "There is no such thing"}}
 
 
-def make_app(first: Service) -> FastAPI:
-    """The application that answers by a service, and by those with other models that follow it."""
+def make_app(first: Service) -> Guard:
+    """The ASGI application that answers by a service, and by those with other models that follow it."""
     service = Current(first)
     app = FastAPI(
         title="Itemic", version=VERSION, description=ABOUT, responses={**WRONG}, redoc_url=None, docs_url="/docs",
@@ -51,11 +52,10 @@ def make_app(first: Service) -> FastAPI:
             allow_methods=["*"],
             allow_headers=["authorization", "content-type"],
         )
-    app.add_middleware(Guard, config=config, doorkeeper=doorkeeper, metrics=metrics)
     app.include_router(make_router(lambda: service.service, metrics))
     app.include_router(make_admin(service))
     chatting.add_chat(app, lambda: service.service)
-    _tell_errors(app)
+    direct = Direct(app, _tell_errors(app))
 
     def asked(
         body: m.ForSomebody, k: int, exclude: Sequence[str] = (), candidates: Sequence[str] | None = None
@@ -174,7 +174,13 @@ def make_app(first: Service) -> FastAPI:
         metrics.items.set(len(service.names) - len(service.gone))
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
-    return app
+    for path, message, handler in (
+        ("/v1/recommend", m.Recommend, recommend),
+        ("/v1/events", m.Happened, add_event),
+        ("/v1/events/bulk", m.Events, add_events),
+    ):
+        direct.add(path, message, handler)
+    return Guard(app if config.cors else direct, config, doorkeeper, metrics)
 
 
 def _event(told: m.Happened, moment: int) -> Event:
@@ -184,8 +190,7 @@ def _event(told: m.Happened, moment: int) -> Event:
 
 
 def _json(answer: Any) -> Response:
-    body = json.dumps(answer, ensure_ascii=False, separators=(",", ":"), default=str).encode()
-    return Response(body, media_type="application/json")
+    return Response(to_json(answer, fallback=str), media_type="application/json")
 
 
 def _within(limit: int, **fields: Any) -> None:
@@ -208,7 +213,9 @@ class TooLarge(QueryError):
         self.field = field
 
 
-def _tell_errors(app: FastAPI) -> None:
+def _tell_errors(app: FastAPI) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """Has the application answer errors by problems; gives what answers one that is expected."""
+
     def answer(status: int, detail: str, errors: Sequence[Any] = (), **headers: str) -> Response:
         return Response(problem(status, detail, errors), status, headers, KIND)
 
@@ -239,3 +246,9 @@ def _tell_errors(app: FastAPI) -> None:
             return answer(503, str(error), **{"Retry-After": "1"})
         errors = [{"field": error.field, "detail": str(error)}] if isinstance(error, TooLarge) else []
         return answer(404 if isinstance(error, UnknownItem) else 422, str(error), errors)
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> Response:
+        return answer(500, FAILED)
+
+    return expected

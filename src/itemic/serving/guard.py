@@ -26,6 +26,7 @@ HEADERS = [
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 ]
 """Of every answer that does not say otherwise itself."""
+FAILED = "something went wrong here; the log of the service says what."
 PAGES = ("/docs", "/openapi.json")
 """The description of the API; its page loads scripts, so the content policy is not for it."""
 
@@ -74,7 +75,7 @@ class Guard:
             await _refuse(answer, Refused(503, str(error), (b"retry-after", b"1")), begun)
         except Exception:  # whatever it is, whoever asked is told no more than that
             LOG.exception("%s %s failed", scope["method"], scope["path"])
-            await _refuse(answer, Refused(500, "something went wrong here; the log of the service says what."), begun)
+            await _refuse(answer, Refused(500, FAILED), begun)
         finally:
             route = getattr(scope.get("route"), "path", "other")
             self.metrics.seen(scope["method"], route, status, time.perf_counter() - start)

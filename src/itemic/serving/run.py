@@ -5,8 +5,10 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 
+from itemic import threads
 from itemic.errors import ConfigError
 from itemic.serving.config import Config
+from itemic.serving.current import set_aside
 from itemic.serving.service import Service
 from itemic.serving.stores import open_store
 
@@ -46,7 +48,12 @@ def serve(config: Config, say: Callable[[str], None]) -> None:
         service = Service.open(config, store)
         service.warm()
         settings = uvicorn.Config(
-            make_app(service), log_level="warning", access_log=False, server_header=False, timeout_keep_alive=30
+            make_app(service),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=30,
         )
         family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
         try:
@@ -58,7 +65,9 @@ def serve(config: Config, say: Callable[[str], None]) -> None:
         say(f"serving {', '.join(service.pipelines)}: {len(service.names):,} items, {len(service.histories):,} users")
         say(f"http://{config.host}:{door.getsockname()[1]}      (its API: /docs; stop: Ctrl-C)")
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # for what follows the loop
-        with suppress(KeyboardInterrupt):  # the server has let its requests end, and raises the signal again
+        set_aside()
+        # Products of single requests are small: threads of a library would only wait for each other.
+        with suppress(KeyboardInterrupt), threads.single():  # the server has let its requests end, and raises it again
             uvicorn.Server(settings).run(sockets=[door])
         service.close()
     finally:

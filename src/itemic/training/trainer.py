@@ -387,7 +387,7 @@ def _grouped(batches: Iterator[Any], size: int) -> Iterator[list[Any]]:
 
 
 def autocast(config: TrainingConfig) -> AbstractContextManager[Any]:
-    """Where products are made in the precision that training has; in bfloat16 only where the processor has it, as others
-    take five times as long for it."""
+    """Where products are made in the precision that training has; in bfloat16 only where the processor has it, as
+    others take five times as long for it."""
     low = config.precision == "bfloat16" and has_bfloat16()
     return torch.autocast("cpu", torch.bfloat16) if low else nullcontext()

@@ -77,5 +77,5 @@ def new_ilm(small_lm):
 @pytest.fixture(scope="session")
 def talker(new_ilm, lamps):
     """An ILM that learned to talk of lamps."""
-    taught = {"epochs": 40, "batch_size": 20, "lr": 3e-3, "warmup": 20, "precision": "float32"}
+    taught = {"epochs": 40, "batch_size": 20, "lr": 1.5e-3, "warmup": 20, "precision": "float32"}
     return new_ilm(tasks=["dialogue", "reply"], write="soft", training=taught).fit(lamps)

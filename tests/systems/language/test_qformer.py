@@ -102,6 +102,6 @@ def test_one_vector_leaves_nothing_to_choose_and_two_do(qformer):
         for layer in qformer.layers:
             if layer.cross is not None:
                 for linear in (layer.cross.query, layer.cross.key):
-                    assert (linear.weight.grad != 0).any() == chooses
+                    assert (linear.weight.grad.abs() > 1e-6).any() == chooses  # of one, rounding is left
                 assert layer.cross.value.weight.grad.norm() > 0
     assert [layer.cross is not None for layer in qformer.layers] == [True, False, True]

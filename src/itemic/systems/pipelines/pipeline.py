@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Float32, Int, Int32
 from itemic.data import Dataset, Interactions, Query, Ragged, Ranking, Table
 from itemic.data.importing import item_table
 from itemic.errors import ConfigError, DataError, QueryError
+from itemic.indexes.base import Remembered
 from itemic.model import Part, facts_of
 from itemic.nn.reranking import Pool, diverse, drawn, from_0_to_1, joined
 from itemic.registry import entries, system
@@ -44,6 +45,7 @@ class Pipeline(Recommender[Config]):
         super().__init__(config, **options)
         self._rules: Rules | None = None
         self._budgets = Budgets(1 + len(self.config.sources))
+        self._chosen = Remembered(_open_and_closed)
         self._trends: dict[str, Int32[np.ndarray, " items"]] = {}  # items by falling counts, made when asked for
         self._rng = np.random.default_rng(self.config.seed)
         self._tell()
@@ -302,8 +304,8 @@ class Pipeline(Recommender[Config]):
         model = getattr(self, self.config.sources[name].model or name)
         n_items = model.catalogue.n_items
         query = within(query, model)
-        if allowed is not None and not allowed[:n_items].all():
-            closed = np.flatnonzero(~allowed[:n_items]).astype(np.int32)
+        open_, closed = self._chosen[None if allowed is None else allowed[:n_items]]
+        if len(closed):
             if len(closed) <= FEW:
                 row = Ragged.repeated(closed, len(query))
                 before = query.exclude
@@ -311,7 +313,7 @@ class Pipeline(Recommender[Config]):
                     before = Ragged.repeated(before, len(query))
                 query = replace(query, exclude=row if before is None else before.joined(row), candidates=None)
             else:
-                query = replace(query, candidates=np.flatnonzero(allowed[:n_items]).astype(np.int32))
+                query = replace(query, candidates=open_)
         else:
             query = replace(query, candidates=None)
         mute = silent(model, query) if self.config.fallback else np.zeros(len(query), bool)
@@ -452,6 +454,15 @@ class Pipeline(Recommender[Config]):
         lost = np.where(np.isfinite(lost), lost, 0)
         order = [n for n in np.argsort(-lost, kind="stable") if lost[n] > 0]
         return [(int(different[n]), float(lost[n] / lost.sum())) for n in order]
+
+
+def _open_and_closed(
+    allowed: Bool[np.ndarray, " items"] | None,
+) -> tuple[Int32[np.ndarray, " open"], Int32[np.ndarray, " closed"]]:
+    """The codes of the items that may be listed, and of those that may not; none of either where all may."""
+    if allowed is None:
+        return np.empty(0, np.int32), np.empty(0, np.int32)
+    return np.flatnonzero(allowed).astype(np.int32), np.flatnonzero(~allowed).astype(np.int32)
 
 
 def _part(role: str) -> Part:
