@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from itemic.data import Table
 from itemic.model import Model
 from itemic.options import by_path
 from itemic.serving.metrics import Seen
@@ -17,7 +18,7 @@ from itemic.serving.service import Service
 from itemic.serving.shelf import plain
 from itemic.serving.stores import Store
 from itemic.tokenizers.collisions import numbered
-from itemic.tokenizers.diagnostics import entropy
+from itemic.tokenizers.diagnostics import entropy, purities
 
 RESULTS = "comparison.json"
 """The file beside the folders of models that holds what `itemic compare ... --json` printed; a demo writes it."""
@@ -37,12 +38,12 @@ def models_told(service: Service, can_chat: bool) -> dict[str, Any]:
         one = {"name": name, "sources": list(config.sources), "ranker": config.ranker}
         one["answers"] = list(pipeline.entry.answers)
         one["chats"] = can_chat and any("dialogue" in part.entry.answers for part in parts.values())
-        one["parts"] = [_part(role, part) for role, part in parts.items()]
+        one["parts"] = [_part(role, part, pipeline.catalogue.items) for role, part in parts.items()]
         told.append(one)
     return {"models": told, "comparison": _comparison(service.config.models)}
 
 
-def _part(role: str, model: Model) -> dict[str, Any]:
+def _part(role: str, model: Model, items: Table) -> dict[str, Any]:
     entry, fitted = model.entry, model.fitted_on
     keep = ("name", "interactions", "seconds", "epochs", "best_epoch")
     arrays = [*model.weights.values(), *model.tables.values()]
@@ -57,7 +58,7 @@ def _part(role: str, model: Model) -> dict[str, Any]:
         "options": plain(by_path(model.config.model_dump(mode="json"))),
         "bytes": int(sum(array.nbytes for array in arrays)),
         "codes": [
-            {"tokenizer": one.entry.name, **code_use(one.codes, one.sizes)}
+            {"tokenizer": one.entry.name, **code_use(one.codes, one.sizes, items.take(np.arange(len(one.codes))))}
             for one in _within(model)
             if one.entry.kind == "tokenizer"
         ],
@@ -71,22 +72,28 @@ def _within(model: Model) -> Iterator[Any]:
         yield from _within(part)
 
 
-def code_use(codes: Int[np.ndarray, "items levels"], sizes: Iterable[int]) -> dict[str, Any]:
-    """How evenly the codes of items are used, level by level, and how many items share theirs.
+def code_use(codes: Int[np.ndarray, "items levels"], sizes: Iterable[int], items: Table) -> dict[str, Any]:
+    """How evenly the codes of items are used, level by level, how pure their beginnings are, and how many items share
+    theirs.
 
-    >>> use = code_use(np.array([[0, 1], [0, 0], [1, 1], [1, 1]], np.int32), (2, 4))
-    >>> use["sharing"], use["levels"][1]
-    (2, {'size': 4, 'used': 2, 'entropy': 0.811, 'counts': [3, 1]})
+    >>> from itemic.data import Ids
+    >>> items = Table.of(Ids.numbered(4), {"kind": ["cup", "cup", "pen", "pen"]}, {"category": ["kind"]})
+    >>> use = code_use(np.array([[0, 1], [0, 0], [1, 1], [1, 1]], np.int32), (2, 4), items)
+    >>> use["sharing"], use["category"], use["levels"][1]
+    (2, 'kind', {'size': 4, 'used': 2, 'entropy': 0.811, 'counts': [3, 1], 'purity': 1.0, 'chance': 0.75})
     """
     there = codes[codes[:, 0] >= 0]
     same = np.bincount(numbered(there))
-    levels = []
+    column, pure = purities(codes, items)
+    levels: list[dict[str, Any]] = []
     for level, size in enumerate(sizes):
         counts = np.sort(np.bincount(there[:, level]))[::-1]
         counts = counts[counts > 0]
         told = {"used": len(counts), "entropy": round(entropy(counts), 3), "counts": counts.tolist()}
         levels.append({"size": size, **told})
-    return {"items": len(there), "sharing": int(same[same > 1].sum()), "levels": levels}
+    for level, (share, by_chance) in zip(levels, pure):
+        level |= {"purity": round(share, 3), "chance": round(by_chance, 3)}
+    return {"items": len(there), "sharing": int(same[same > 1].sum()), "category": column, "levels": levels}
 
 
 def _comparison(models: Mapping[str, str]) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
-from jaxtyping import Int64
+from jaxtyping import Int, Int64
 
 from itemic.data import Table
 from itemic.errors import DataError
@@ -131,18 +131,12 @@ def diagnose(model: ItemTokenizer[Any, Any], items: Table, category: str | None 
     codes, sizes, n_content = model.codes, model.sizes, len(model.content_sizes)
     vectors = model.vectors_of(items)
     there = np.flatnonzero(codes[:, 0] >= 0)
-    column = category if category is not None else _category_of(items)
-    label = _labels(items, column)[there] if column is not None else None
+    column, pure = purities(codes, items, category)
     coded = codes[there]
     levels = []
     for depth, size in enumerate(sizes, 1):
         counts, prefix = np.bincount(coded[:, depth - 1], minlength=size), numbered(coded[:, :depth])
         kept = model.unexplained(vectors, codes[:, :depth]) if depth <= n_content else None
-        purity = chance = None
-        if label is not None and (label >= 0).any():
-            known = label >= 0
-            shuffled = np.random.default_rng(0).permutation(label[known])
-            purity, chance = _purity(prefix[known], label[known]), _purity(prefix[known], shuffled)
         among = np.bincount(prefix)
         levels.append(
             Level(
@@ -153,8 +147,7 @@ def diagnose(model: ItemTokenizer[Any, Any], items: Table, category: str | None 
                 len(among),
                 int(among.max()),
                 kept,
-                purity,
-                chance,
+                *(pure[depth - 1] if pure else (None, None)),
             )
         )
     nearest = numbered(model.encode(vectors)[there])
@@ -171,6 +164,31 @@ def diagnose(model: ItemTokenizer[Any, Any], items: Table, category: str | None 
         column,
         _drift(model, vectors),
     )
+
+
+def purities(
+    codes: Int[np.ndarray, "items levels"], items: Table, category: str | None = None
+) -> tuple[str | None, list[tuple[float, float]]]:
+    """The column whose values are the categories, and by level the share of the items whose category is the commonest
+    of those with the same beginning of codes, beside what it would be if categories fell on items by chance.
+
+    Without a `category` named it is the first column with that role, or with the role of attributes; no levels are told
+    where there is none, or nothing in it.
+
+    Raises:
+        DataError: there is no such column.
+    """
+    column = category if category is not None else _category_of(items)
+    if column is None:
+        return None, []
+    label = _labels(items, column)
+    known = (codes[:, 0] >= 0) & (label >= 0)
+    coded, label = codes[known], label[known]
+    if not len(label):
+        return column, []
+    shuffled = np.random.default_rng(0).permutation(label)
+    beginnings = [numbered(coded[:, :depth]) for depth in range(1, codes.shape[1] + 1)]
+    return column, [(_purity(prefix, label), _purity(prefix, shuffled)) for prefix in beginnings]
 
 
 def entropy(counts: Int64[np.ndarray, " codes"]) -> float:

@@ -166,14 +166,14 @@ const flows = {
     await page.route("**/v1/models", async (route) => {
       const response = await route.fetch(), told = await response.json();
       told.models[0].parts[0].curve = [{ epoch: 1, "ndcg@10": 0.1 }, { epoch: 2, "ndcg@10": 0.3 }, { epoch: 3, "ndcg@10": 0.2 }];
-      told.models[0].parts[0].codes = [{ tokenizer: "rqvae", items: 60, sharing: 0, levels: [{ size: 4, used: 3, entropy: 1.5, counts: [30, 20, 10] }] }];
+      told.models[0].parts[0].codes = [{ tokenizer: "rqvae", items: 60, sharing: 0, category: "kind", levels: [{ size: 4, used: 3, entropy: 1.5, counts: [30, 20, 10], purity: 0.9, chance: 0.4 }] }];
       told.comparison = null;
       await route.fulfill({ response, json: told });
     });
     await go(page, "#models");
     await page.waitForSelector("#models polyline");
     assert.equal(await page.getByRole("img", { name: "ndcg@10 on the validation part: from 0.1 to 0.2, best 0.3" }).count(), 1);
-    assert.match(await page.innerText("#models article >> nth=0"), /Codes by rqvae\s+60 items; all are told apart[\s\S]*75 %\s+1\.50 of 2\.00/);
+    assert.match(await page.innerText("#models article >> nth=0"), /Codes by rqvae\s+60 items; all are told apart[\s\S]*75 %\s+1\.50 of 2\.00\s+90 % \(40 %\)[\s\S]*whose kind is the commonest/);
     assert.equal(await page.locator("#models polygon").count(), 1);
     assert.match(await page.innerText("#models"), /No comparison yet/);
   },

@@ -7,6 +7,7 @@ import re
 import struct
 import time
 import zlib
+from dataclasses import replace
 from importlib.resources import files
 from types import SimpleNamespace
 
@@ -198,7 +199,14 @@ def test_codes_inside_a_model_are_told_by_level(serving, monkeypatch):
         monkeypatch.setattr(shop.service.models["itemknn"], "parts", {"codes": tokenizer})
         (told,) = models_told(shop.service, False)["models"][0]["parts"][0]["codes"]
         assert (told["tokenizer"], told["items"], told["sharing"]) == ("fsq", 4, 2)
-        assert told["levels"][0] == {"size": 2, "used": 2, "entropy": 1.0, "counts": [2, 2]}
+        first = {"size": 2, "used": 2, "entropy": 1.0, "counts": [2, 2]}
+        assert (told["category"], told["levels"][0]) == (None, first)
+        pipeline = shop.service.pipelines["itemknn"]
+        items = pipeline.catalogue.items
+        pipeline.describe_items(replace(items, roles={**items.roles, "category": ["group"]}))
+        (told,) = models_told(shop.service, False)["models"][0]["parts"][0]["codes"]
+        assert told["category"] == "group"  # each of the four is in one of its own
+        assert told["levels"][0] == first | {"purity": 0.5, "chance": 0.5}
 
 
 def test_the_live_view_counts_the_last_minute_by_path(tmp_path):

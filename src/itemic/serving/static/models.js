@@ -54,11 +54,16 @@ function curves(one) {
 }
 
 function codes(of) {
-  const rows = of.levels.map((level, at) => ({ cells: [String(at + 1), level.size, `${percent(level.used / level.size)}`, `${level.entropy.toFixed(2)} of ${Math.log2(level.size).toFixed(2)}`] }));
+  const judged = typeof of.levels[0]?.purity === "number";
+  const rows = of.levels.map((level, at) => ({ cells: [
+    String(at + 1), level.size, `${percent(level.used / level.size)}`, `${level.entropy.toFixed(2)} of ${Math.log2(level.size).toFixed(2)}`,
+    ...(judged ? [`${percent(level.purity)} (${percent(level.chance)})`] : []),
+  ] }));
   return h("div", {},
     h("h4", {}, `Codes by ${of.tokenizer}`),
     h("p", { class: "quiet" }, `${times(of.items, "item")}; ${of.sharing ? `${of.sharing} share theirs with another` : "all are told apart"}`),
-    table("Use of the codes by level", ["level", "codes", "used", "entropy, bits"], rows),
+    table("Use of the codes by level", ["level", "codes", "used", "entropy, bits", ...(judged ? ["purity (by chance)"] : [])], rows),
+    judged && h("p", { class: "quiet" }, `Purity: the share of the items whose ${of.category} is the commonest of those with the same codes up to this level.`),
     h("div", { class: "figures" }, of.levels.map((level, at) => use(`level ${at + 1}`, level.counts, level.size))),
     h("p", { class: "quiet" }, "Items by code, the most frequent first; dashes: an even use."));
 }
