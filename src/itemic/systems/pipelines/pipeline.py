@@ -8,6 +8,7 @@ Its parts are the models that its sources and its ranker name; those not given a
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -126,7 +127,7 @@ class Pipeline(Recommender[Config]):
             raise QueryError("this pipeline has no model: it can rank, but not score, explain or say what is similar.")
         return getattr(self, self.config.ranker or next(iter(self.declared)))
 
-    @property
+    @cached_property
     def plain(self) -> str | None:
         """The one source whose list is the answer as it is; None where lists are joined or reordered."""
         names = [name for name in self.config.sources if name not in self.config.fallback]
