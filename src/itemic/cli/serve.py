@@ -75,7 +75,7 @@ def run(
         service = Service.open(config, kept)
         facts = {
             "pipelines": {name: list(one.config.sources) for name, one in service.pipelines.items()},
-            "items": len(service.names) - len(service.gone),
+            "items": service.items.n_there,
             "users": len(service.histories),
             "address": f"http://{config.host}:{config.port}",
         }

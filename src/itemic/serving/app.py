@@ -13,6 +13,7 @@ from itemic.errors import ItemicError, QueryError, SaveError
 from itemic.serving import chatting
 from itemic.serving import messages as m
 from itemic.serving.admin import make_router as make_admin
+from itemic.serving.catalogue import UnknownItem
 from itemic.serving.current import Current
 from itemic.serving.direct import Direct
 from itemic.serving.guard import FAILED, Guard
@@ -20,7 +21,7 @@ from itemic.serving.keys import Doorkeeper
 from itemic.serving.metrics import Metrics
 from itemic.serving.page import make_router
 from itemic.serving.problems import KIND, problem, told
-from itemic.serving.service import Asked, Service, UnknownItem
+from itemic.serving.service import Asked, Service
 from itemic.serving.stores import Event
 from itemic.serving.stores.base import now
 from itemic.version import VERSION
@@ -73,7 +74,7 @@ def make_app(first: Service) -> Guard:
     @app.post("/v1/rank", response_model=m.List, tags=["ask"])
     async def rank(body: m.Rank) -> Response:
         """Given items in the order in which somebody would like them; unknown ones are left out."""
-        one = asked(body, min(len(body.candidates), len(service.names)), (), body.candidates)
+        one = asked(body, min(len(body.candidates), len(service.items)), (), body.candidates)
         return _json(await service.recommend(body.model, body.user, one))
 
     @app.post("/v1/similar", response_model=m.List, responses=LOST, tags=["ask"])
@@ -141,7 +142,7 @@ def make_app(first: Service) -> Guard:
     @app.delete("/v1/items/{item}", responses=LOST, tags=["tell"])
     async def delete_item(item: m.Id) -> Response:
         """Deletes an item."""
-        service.code(item)
+        service.items.code(item)
         return _json(await service.delete_items([item]))
 
     @app.get("/v1/users/{user}", responses=LOST, tags=["users"])
@@ -165,13 +166,13 @@ def make_app(first: Service) -> Guard:
     @app.get("/v1/ready", tags=["service"])
     async def ready() -> Response:
         """That it answers, with which models, which of them talk, and since when with these versions of them."""
-        about = {"models": list(service.pipelines), "items": len(service.names), "since": service.since}
+        about = {"models": list(service.pipelines), "items": len(service.items), "since": service.since}
         return _json({"status": "ready", **about, "chat": list(chatting.talking(service.service))})
 
     @app.get("/v1/metrics", tags=["service"])
     async def metrics_() -> Response:
         """Counts and latencies, for Prometheus."""
-        metrics.items.set(len(service.names) - len(service.gone))
+        metrics.items.set(service.items.n_there)
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
     for path, message, handler in (

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from fastapi import FastAPI, Response
 from fastapi.responses import StreamingResponse
 from pydantic import ConfigDict, Field
@@ -65,7 +66,8 @@ def add_chat(app: FastAPI, now: Callable[[], Service]) -> None:
         if name not in known or known[name][0] is not model or known[name][1] != n_items:
             known[name] = model, n_items, titles_of(model)
         history = service.histories.of(body.user)[1].tolist() if body.user is not None else []
-        history, gone = ([code for code in codes if code < n_items] for codes in (history, list(service.gone)))
+        history = [code for code in history if code < n_items]
+        gone = np.flatnonzero(service.items.gone[:n_items]).tolist()
         talk = Conversation(model, history=history, k=body.k, exclude=gone, titles=known[name][2])
         for turn in body.messages[:-1]:
             talk.hear("user" if turn.role == "user" else "recommender", turn.text)
@@ -105,7 +107,7 @@ def add_chat(app: FastAPI, now: Callable[[], Service]) -> None:
 
 def _listed(shown: "Shown", service: Service) -> list[dict[str, str]]:
     found = zip(shown.items, shown.titles, shown.reasons)
-    return [{"item": service.names[item], "title": title, "reason": reason} for item, title, reason in found]
+    return [{"item": service.items.names[item], "title": title, "reason": reason} for item, title, reason in found]
 
 
 def _event(name: str, data: Any) -> bytes:

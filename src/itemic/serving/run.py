@@ -62,7 +62,9 @@ def serve(config: Config, say: Callable[[str], None]) -> None:
             raise ConfigError(
                 f"cannot listen at {config.host}:{config.port}: {error.strerror}. Give another --port."
             ) from None
-        say(f"serving {', '.join(service.pipelines)}: {len(service.names):,} items, {len(service.histories):,} users")
+        say(
+            f"serving {', '.join(service.pipelines)}: {service.items.n_there:,} items, {len(service.histories):,} users"
+        )
         say(f"http://{config.host}:{door.getsockname()[1]}      (its API: /docs; stop: Ctrl-C)")
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # for what follows the loop
         set_aside()

@@ -19,6 +19,7 @@ from itemic.data import Dataset, Query, Ragged, Ranking, Table
 from itemic.errors import ConfigError, DataError, QueryError, did_you_mean
 from itemic.nn.reranking import joined
 from itemic.nn.topk import top_k
+from itemic.serving.catalogue import Catalogue
 from itemic.serving.config import Config
 from itemic.serving.gathering import Gatherer
 from itemic.serving.histories import Histories
@@ -81,12 +82,7 @@ class Service:
                 raise ConfigError(f"traffic names '{name}', which is not served.{near} Models: {listed}.")
         first = next(iter(self.pipelines.values()))
         self.repeats = first.catalogue.repeats
-        table = first.catalogue.items
-        self.names: list[str] = [str(name) for name in table.ids.array.to_pylist()]
-        self.codes = {name: code for code, name in enumerate(self.names)}
-        self.titles = table.titles(np.arange(len(table)))
-        self.attributes: dict[str, dict[str, Any]] = {}
-        self.gone: set[int] = set()
+        self.items = Catalogue(first.catalogue.items)
         self._texts: TextIndex | None = None
         self._take_known(dict(store.items()))
         learned = first.fitted_on.get("store", UNTOLD)
@@ -187,23 +183,17 @@ class Service:
         Raises:
             QueryError: none of the items of a history is known, or k is more than there are.
         """
-        if k > len(self.names):
-            raise QueryError(
-                f"k is {k:,}; the catalogue has {len(self.names):,} items. Ask for 1 to {len(self.names):,}."
-            )
+        n_items = len(self.items)
+        if k > n_items:
+            raise QueryError(f"k is {k:,}; the catalogue has {n_items:,} items. Ask for 1 to {n_items:,}.")
         if history is not None:
-            code, items = -1, self.known(history)
+            code, items = -1, self.items.known(history)
             if history and not len(items):
                 raise QueryError(f"none of the items of the history, such as {history[0]!r}, is in the catalogue.")
         else:
             code, items = self.histories.of(user) if user is not None else (-1, np.empty(0, np.int32))
-        wanted = None if candidates is None else np.unique(self.known(candidates))
-        return Asked(code, items, k, self.known(exclude), wanted)
-
-    def known(self, names: Sequence[str]) -> np.ndarray:
-        """The codes of these items, without those that are not known."""
-        found = [self.codes[name] for name in names if name in self.codes]
-        return np.array(found, np.int32)
+        wanted = None if candidates is None else np.unique(self.items.known(candidates))
+        return Asked(code, items, k, self.items.known(exclude), wanted)
 
     async def recommend(self, model: str | None, user: str | None, one: Asked, where: str | None = None) -> dict:
         """The answer to a request, with the name under which it is logged."""
@@ -257,15 +247,15 @@ class Service:
 
     def _row(self, ranking: Ranking, row: int, k: int) -> dict:
         """What one request is answered, in ids."""
-        items = []
+        items, known, gone = [], self.items, self.items.gone
         source, drawn = ranking.columns.get("source"), ranking.columns.get("propensity")
         said: set[str] = set()
         for place, (code, score) in enumerate(zip(ranking.items[row, :k].tolist(), ranking.scores[row, :k].tolist())):
-            if code < 0 or code in self.gone:
+            if code < 0 or gone[code]:
                 continue
-            one: dict[str, Any] = {"item": self.names[code], "score": score}
-            if self.titles[code] is not None:
-                one["title"] = self.titles[code]
+            one: dict[str, Any] = {"item": known.names[code], "score": score}
+            if known.titles[code] is not None:
+                one["title"] = known.titles[code]
             if source is not None:
                 one["source"] = str(source[row, place])
                 said.add(one["source"])
@@ -280,7 +270,7 @@ class Service:
     async def similar(self, model: str | None, item: str, k: int) -> dict:
         """The items most like an item."""
         name, pipeline = self.pipeline(model)
-        code = self.code(item)
+        code = self.items.code(item)
         k = min(k, pipeline.judge.catalogue.n_items)
         ranking = await self._on_thread(pipeline.similar, [code], k)
         return {"model": name, **self._row(ranking, 0, k)}
@@ -288,13 +278,13 @@ class Service:
     async def complete(self, model: str | None, basket: Sequence[str], k: int) -> dict:
         """Items that go with a basket; a model that knows no baskets reads it as a history."""
         name, pipeline = self.pipeline(model)
-        codes = self.known(basket)
+        codes = self.items.known(basket)
         if not len(codes):
             raise QueryError(f"none of the items of the basket, such as {basket[0]!r}, is in the catalogue.")
         rows = Ragged.from_lengths(codes, np.array([len(codes)]))
         reads = "basket" in pipeline.judge.entry.answers
         query = Query(basket=rows, exclude=rows) if reads else Query(history=rows)
-        ranking = await self._on_thread(pipeline.rank, query, min(k, len(self.names)))
+        ranking = await self._on_thread(pipeline.rank, query, min(k, len(self.items)))
         answer = self._row(ranking, 0, k)
         if not reads:
             answer["reasons"].append(f"{pipeline.judge.entry.name} read the basket as a history")
@@ -309,7 +299,7 @@ class Service:
         if self._texts is None:
             self._texts = TextIndex(pipeline.catalogue.items)
         scores = self._texts.scores(text)
-        scores[[code for code in self.gone if code < len(scores)]] = 0
+        scores[self.items.gone[: len(scores)]] = 0
         if where is not None:
             scores = np.where(self.where(pipeline, where), scores, 0)
         scores = np.where(scores > 0, scores, np.float32(-np.inf))
@@ -331,11 +321,10 @@ class Service:
     async def explain(self, model: str | None, one: Asked, item: str, k: int) -> dict:
         """Which items of the history a recommendation comes from, and what it shares with them."""
         name, pipeline = self.pipeline(model)
-        code = self.code(item)
+        code = self.items.code(item)
         shares = await self._on_thread(pipeline.shares, one.history, code)
-        because = [
-            {"item": self.names[c], "title": self.titles[c], "share": round(share, 4)} for c, share in shares[:k]
-        ]
+        names, titles = self.items.names, self.items.titles
+        because = [{"item": names[c], "title": titles[c], "share": round(share, 4)} for c, share in shares[:k]]
         return {"model": name, "item": item, "because": because, "shared": self._shared(pipeline, one.history, code)}
 
     def _shared(self, pipeline: Pipeline, history: np.ndarray, code: int) -> dict[str, Any]:
@@ -351,17 +340,6 @@ class Service:
                 shared[column] = {"value": mine, "items": n}
         return shared
 
-    def code(self, item: str) -> int:
-        """The code of an item.
-
-        Raises:
-            UnknownItem: there is none of this id, or it was deleted.
-        """
-        code = self.codes.get(item, -1)
-        if code < 0 or code in self.gone:
-            raise UnknownItem(f"there is no item '{item}'.")
-        return code
-
     async def _on_thread(self, work: Any, *values: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self.thread, work, *values)
 
@@ -374,18 +352,19 @@ class Service:
         self._remember(taken)
         if taken:
             self.thread.submit(self._count, self._coded(taken))
-        strange = sum(event.item not in self.codes for event in events)
+        strange = sum(event.item not in self.items.codes for event in events)
         return {"accepted": sum(new), "repeated": len(new) - sum(new), "unknown_items": strange}
 
     def _remember(self, events: Iterable[Event]) -> None:
         for event in events:
-            code = self.codes.get(event.item)
+            code = self.items.codes.get(event.item)
             if code is not None:
                 self.histories.add(event.user, code, event.time)
 
     def _coded(self, events: Iterable[Event]) -> list[tuple[int, int]]:
         """The item and the time of each event with an item of the catalogue."""
-        return [(self.codes[event.item], event.time) for event in events if event.item in self.codes]
+        codes = self.items.codes
+        return [(codes[event.item], event.time) for event in events if event.item in codes]
 
     def _count(self, taken: Sequence[tuple[int, int]]) -> None:
         if taken:
@@ -401,7 +380,7 @@ class Service:
         if not (events or shown or self.histories.knows(user)):
             return None
         _, history = self.histories.of(user)
-        return {"user": user, "history": [self.names[c] for c in history], "events": events, "impressions": shown}
+        return {"user": user, "history": [self.items.names[c] for c in history], "events": events, "impressions": shown}
 
     async def delete_user(self, user: str) -> dict[str, int]:
         """Forgets a user: events, impressions and history; models at the next refresh."""
@@ -420,73 +399,48 @@ class Service:
         return as_table(items, next(iter(self.pipelines.values())).catalogue.items)
 
     def _take_items(self, items: Given, table: Table) -> dict[str, Any]:
-        names = list(items)
-        new = np.array([n for n, name in enumerate(names) if name not in self.codes], np.int64)
-        old = np.array([n for n, name in enumerate(names) if name in self.codes], np.int64)
+        where = np.array([self.items.codes.get(name, -1) for name in items], np.int64)
+        old, new = np.flatnonzero(where >= 0), np.flatnonzero(where < 0)
         pipelines = list(self.pipelines.values())
         if len(old):
-            where = np.array([self.codes[names[n]] for n in old])
-            changed = replaced(pipelines[0].catalogue.items, where, table.take(old))
+            changed = replaced(pipelines[0].catalogue.items, where[old], table.take(old))
             for pipeline in pipelines:
                 pipeline.describe_items(changed)
-                pipeline.open_items(where)
+                pipeline.open_items(where[old])
         if len(new):
             for pipeline in pipelines:
                 pipeline.add_items(table.take(new))
-        whole = pipelines[0].catalogue.items
-        for n in new:
-            self.codes[names[n]] = len(self.names)
-            self.names.append(names[n])
-            self.titles.append(None)
-        codes = np.array([self.codes[name] for name in names], np.int64)
-        for code, title in zip(codes.tolist(), whole.titles(codes)):
-            self.titles[code] = title
-            self.gone.discard(code)
-        self.attributes |= {name: dict(items[name]) for name in names}
+        self.items.take(items, pipelines[0].catalogue.items)
         self._texts = None
-        behind = sorted(
-            {role for p in pipelines for role in p.declared if p.parts[role].catalogue.n_items < len(self.names)}
-        )
+        n_items = len(self.items)
+        behind = sorted({role for p in pipelines for role in p.declared if p.parts[role].catalogue.n_items < n_items})
         return {"new": len(new), "changed": len(old), "not_ranked_by": behind}
 
     async def delete_items(self, names: Sequence[str]) -> dict[str, int]:
         """Deletes items: no answer names them from now on."""
         await asyncio.wrap_future(self.store.delete_items(names))
-        codes = [self.codes[name] for name in names if name in self.codes]
-        self.gone |= set(codes)
-        await self._on_thread(self._drop_items, codes)
+        codes = self.items.known(names)
+        self.items.drop(codes)
+        await self._on_thread(self._close_items, codes)
         return {"deleted": len(codes)}
 
-    def _drop_items(self, codes: Sequence[int]) -> None:
-        for code in codes:
-            self.attributes.pop(self.names[code], None)
+    def _close_items(self, codes: np.ndarray) -> None:
         for pipeline in self.pipelines.values():
             pipeline.close_items(codes)
 
     def item(self, name: str) -> dict[str, Any]:
         """The attributes of an item."""
-        code = self.code(name)
-        if name in self.attributes:
-            return {"item": name, "attributes": self.attributes[name]}
         table = next(iter(self.pipelines.values())).catalogue.items
-        row = table.frame.slice(code, 1).to_pylist()[0] if table.names else {}
-        return {
-            "item": name,
-            "attributes": {key: value for key, value in row.items() if not isinstance(value, bytes | None)},
-        }
+        return {"item": name, "attributes": self.items.attributes(name, table)}
 
     def _take_known(self, items: Mapping[str, Mapping[str, Any] | None]) -> None:
         """Brings the catalogue to where the store left it: attributes by item, None for one deleted."""
         kept, deleted = now_of(items)
         if kept:
             self._take_items(kept, self._checked(kept))
-        codes = [self.codes[name] for name in deleted if name in self.codes]
-        self.gone |= set(codes)
-        self._drop_items(codes)
-
-
-class UnknownItem(QueryError):
-    """An item that is asked for by its id and is not there."""
+        codes = self.items.known(deleted)
+        self.items.drop(codes)
+        self._close_items(codes)
 
 
 def _alone(name: str) -> PipelineConfig:

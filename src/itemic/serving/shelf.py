@@ -48,14 +48,13 @@ class Shelf:
         order = self._order()
         if where is not None:
             order = order[self.service.where(pipeline, where)[order]]
-        if self.service.gone:
-            order = order[~np.isin(order, sorted(self.service.gone))]
+        order = order[~self.service.items.gone[order]]
         return {"total": len(order), "items": self._cards(order[offset : offset + limit])}
 
     def named(self, names: Sequence[str]) -> dict[str, Any]:
         """These items, without those that are not there."""
-        codes = self.service.known(names)
-        codes = codes[~np.isin(codes, sorted(self.service.gone))]
+        codes = self.service.items.known(names)
+        codes = codes[~self.service.items.gone[codes]]
         return {"total": len(codes), "items": self._cards(codes)}
 
     def columns(self) -> dict[str, Any]:
@@ -74,7 +73,7 @@ class Shelf:
         column = self._pictures()
         if column is None:
             return None
-        value = column[self.service.code(name)].as_py()
+        value = column[self.service.items.code(name)].as_py()
         data = value if isinstance(value, bytes) else self._read(value)
         if data is None or len(data) > LARGEST:
             return None
@@ -126,8 +125,8 @@ class Shelf:
         there = pictures.take(pa.array(codes)).is_valid().to_pylist() if pictures is not None else [False] * len(codes)
         return [
             {
-                "item": service.names[code],
-                "title": service.titles[code],
+                "item": service.items.names[code],
+                "title": service.items.titles[code],
                 "attributes": {name: value for name, given in row.items() if (value := plain(given)) is not None},
                 "picture": has,
             }
