@@ -1,6 +1,7 @@
 """What all tests share: one thread, the same hypothesis examples every time, and where the real data are."""
 
 import os
+import uuid
 
 os.environ.setdefault("ITEMIC_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -25,3 +26,23 @@ def real_data():
         return root / name
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """The address of a PostgreSQL server of our own."""
+    pgserver = pytest.importorskip("pgserver")
+    running = pgserver.get_server(tmp_path_factory.mktemp("postgres"))
+    yield running.get_uri("postgres")
+    running.cleanup()
+
+
+@pytest.fixture
+def address(server):
+    """The address of a PostgreSQL database of its own."""
+    import psycopg
+
+    name = f"d{uuid.uuid4().hex}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return server.replace("/postgres?", f"/{name}?")

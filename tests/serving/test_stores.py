@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 import time
-import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,26 +19,12 @@ from itemic.serving.stores import base as stores
 FEW = settings(max_examples=10)
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory):
-    """The address of a PostgreSQL server of our own."""
-    pgserver = pytest.importorskip("pgserver")
-    running = pgserver.get_server(tmp_path_factory.mktemp("postgres"))
-    yield running.get_uri("postgres")
-    running.cleanup()
-
-
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def place(request, tmp_path):
     """Where a store is made: a file, or a database of its own."""
     if request.param == "sqlite":
         return tmp_path / "events.db"
-    import psycopg
-
-    address, name = request.getfixturevalue("server"), f"d{uuid.uuid4().hex}"
-    with psycopg.connect(address, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    return address.replace("/postgres?", f"/{name}?")
+    return request.getfixturevalue("address")
 
 
 @pytest.fixture

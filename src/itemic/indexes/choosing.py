@@ -1,7 +1,7 @@
 """The graph that finds enough of what an exact search finds, with the least effort: measured, not assumed."""
 
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Float32, Int32
@@ -26,8 +26,19 @@ class Measured(NamedTuple):
     """For one request."""
     exact_ms: float
     """For one request of an exact search."""
-    seconds: float
+    seconds: float = 0.0
     """For making it."""
+
+
+class Graph(Index, Protocol):
+    """An index that searches as widely as it is told."""
+
+    effort: Any
+
+    @property
+    def vectors(self) -> Float32[np.ndarray, "items dim"]:
+        """Those of all items."""
+        ...
 
 
 def graph_for(
@@ -48,14 +59,32 @@ def graph_for(
     began = time.perf_counter()
     made = HNSW.built(vectors, links)
     seconds = time.perf_counter() - began
-    wanted, exact_ms = _asked(Exact(vectors), queries, exclude, k)
+    return made, tuned(made, queries, exclude, recall=recall, links=links, k=k)._replace(seconds=seconds)
+
+
+def tuned(
+    made: Graph,
+    queries: Float32[np.ndarray, "queries dim"],
+    exclude: Ragged,
+    *,
+    recall: float = 0.95,
+    links: int = 16,
+    k: int = 10,
+) -> Measured:
+    """Sets the least effort by which a graph finds so large a share of the k best items of these queries.
+
+    Raises:
+        ItemicError: no effort finds so many.
+    """
+    wanted, exact_ms = _asked(Exact(made.vectors), queries, exclude, k)
     share, there = 0.0, wanted >= 0
-    for made.effort in EFFORTS:
+    for effort in EFFORTS:
+        made.effort = effort
         found, ms = _asked(made, queries, exclude, k)
         hit = (found[:, :, None] == wanted[:, None]).any(1) & there
         share = float(hit.sum() / max(1, there.sum()))
         if share >= recall:
-            return made, Measured(share, made.effort, ms, exact_ms, seconds)
+            return Measured(share, effort, ms, exact_ms)
     raise ItemicError(
         f"the graph finds {share:.1%} of the {k} best items, not {recall:.1%}. Give it more links than {links}, ask "
         f"for less recall, or go without: an exact search takes {exact_ms:.1f} ms."

@@ -6,19 +6,17 @@ to them, and no effort finds some of them. The graph is plain arrays, checked wh
 elsewhere can say wrong neighbours, and nothing worse.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32, Int64, UInt8
+from jaxtyping import Bool, Float32, Int32, UInt8
 
-from itemic.data import Ragged
 from itemic.errors import ConfigError
 from itemic.indexes.base import Remembered
-from itemic.nn.topk import Exclude, Top, score_pairs, top_k, top_k_inner
+from itemic.indexes.walking import along
+from itemic.nn.topk import Exclude, Top
 
-SPARSE = 0.1
-"""Where less than this share of items is allowed, all of these are compared: a graph is mostly walked in vain."""
 BUILD = 80
 """Neighbours looked at for each new item."""
 
@@ -102,28 +100,8 @@ class HNSW:
         exclude: Exclude | None = None,
         allowed: Bool[np.ndarray, " items"] | None = None,
     ) -> Top:
-        n_items = len(self.vectors)
-        if allowed is not None and allowed.sum() < max(k, SPARSE * n_items):
-            return top_k_inner(queries, self.vectors, k, exclude=exclude, allowed=allowed)
-        values, bounds = exclude if exclude is not None else (np.empty(0, np.int64), np.zeros(len(queries) + 1, int))
-        barred = np.unique(np.repeat(np.arange(len(queries)), np.diff(bounds)) * n_items + values)
-        items, scores = np.full((len(queries), k), -1, np.int32), np.full((len(queries), k), -np.inf, np.float32)
-        for rows, width in _alike(k + np.diff(bounds), len(self.codes)):
-            found = self._walk(queries[rows], width, None if allowed is None else self._open[allowed])
-            code = np.sort(np.where(found >= 0, self.codes[found], n_items), axis=1)
-            real = (code < n_items) & ~np.isin(rows[:, None] * n_items + code, barred)
-            worth = np.full(code.shape, -np.inf, np.float32)
-            row, _ = np.nonzero(real)
-            worth[real] = score_pairs(queries, self.vectors, rows[row], code[real])
-            place, best = top_k(worth, min(k, width))
-            items[rows, : place.shape[1]] = np.where(place >= 0, np.take_along_axis(code, place, 1), -1)
-            scores[rows, : place.shape[1]] = best
-        short = np.flatnonzero((items < 0).any(1))
-        if len(short):  # the walk met too few that may be listed
-            own = Ragged(values, bounds).take(short)
-            some = (own.values, own.offsets)
-            items[short], scores[short] = top_k_inner(queries[short], self.vectors, k, exclude=some, allowed=allowed)
-        return items, scores
+        bits = None if allowed is None else self._open[allowed]
+        return along(lambda some, width: self._walk(some, width, bits), self.vectors, queries, k, exclude, allowed)
 
     def _chosen(self, allowed: Bool[np.ndarray, " items"] | None) -> UInt8[np.ndarray, " bytes"] | None:
         """A bit for each node that may be listed, as faiss reads them."""
@@ -131,20 +109,14 @@ class HNSW:
 
     def _walk(
         self, queries: Float32[np.ndarray, "queries dim"], width: int, bits: UInt8[np.ndarray, " bytes"] | None
-    ) -> Int64[np.ndarray, "queries width"]:
-        """So many near nodes of each query, of those whose bits are set, -1 where fewer were met."""
+    ) -> Int32[np.ndarray, "queries width"]:
+        """So many near items of each query, of those whose bits are set, -1 where fewer were met."""
         faiss = _faiss()
         how: dict[str, Any] = {"efSearch": max(self.effort, width)}
         if bits is not None:
             how["sel"] = faiss.IDSelectorBitmap(len(self.codes), faiss.swig_ptr(bits))
-        return self._graph.search(np.ascontiguousarray(queries), width, params=faiss.SearchParametersHNSW(**how))[1]
-
-
-def _alike(wanted: Int64[np.ndarray, " queries"], n_nodes: int) -> Iterator[tuple[Int64[np.ndarray, " rows"], int]]:
-    """Queries that want about as many items, and how many those are: one search for each doubling."""
-    width = np.minimum(2 ** np.ceil(np.log2(np.maximum(wanted, 1))).astype(np.int64), max(1, n_nodes))
-    for one in np.unique(width).tolist():
-        yield np.flatnonzero(width == one), one
+        met = self._graph.search(np.ascontiguousarray(queries), width, params=faiss.SearchParametersHNSW(**how))[1]
+        return np.where(met >= 0, self.codes[met], -1) if len(self.codes) else met.astype(np.int32)
 
 
 def _empty(dim: int, links: int) -> Any:

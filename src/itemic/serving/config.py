@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_origin
 
 import yaml
 from pydantic import Field, field_validator, model_validator
@@ -58,6 +58,9 @@ class Config(ModelConfig):
     """The port; 0 takes a free one."""
     store: str = "itemic.db"
     """Where events, items and keys are kept: a file, or postgresql://user:password@host/database."""
+    vectors: Literal["memory", "store"] = "memory"
+    """Where models that compare vectors search them: each service by itself, or in the store, which then is PostgreSQL
+    with the extension pgvector."""
     models: dict[str, str] = Field(default={})
     """Folders of fitted models by name; those of the command line come beside them."""
     data: str | None = None
@@ -106,7 +109,10 @@ def read_config(path: Path | None, environment: Mapping[str, str], **given: Any)
         if not isinstance(document, dict):
             raise ConfigError(f"{path} holds no options by name. Write for example: port: 8321")
     name = str(path) if path is not None else "serve"
-    simple = [key for key, field in Config.model_fields.items() if field.annotation in (str, int, float, str | None)]
+    kinds = {key: field.annotation for key, field in Config.model_fields.items()}
+    simple = [
+        key for key, kind in kinds.items() if kind in (str, int, float, str | None) or get_origin(kind) is Literal
+    ]
     for variable, value in environment.items():
         if variable.startswith(PREFIX):
             option = variable.removeprefix(PREFIX).lower()

@@ -27,8 +27,9 @@ from itemic.serving.items import Given, as_table, lined_up, now_of, replaced
 from itemic.serving.search import TextIndex
 from itemic.serving.stores import Event, Impression, Store
 from itemic.serving.stores.base import digest, now
+from itemic.serving.vectors import check_vectors, settled
 from itemic.serving.versions import recover, stamps
-from itemic.systems.base import Recommender, VectorRecommender
+from itemic.systems.base import Recommender
 from itemic.systems.pipelines.config import Config as PipelineConfig
 from itemic.systems.pipelines.pipeline import SPOKE, Pipeline
 
@@ -63,11 +64,12 @@ class Service:
     """Answers for users by id, takes events and items, and forgets whom it must.
 
     Raises:
-        ConfigError: a pipeline names what is not there.
+        ConfigError: a pipeline names what is not there, or vectors cannot be where they shall be.
         DataError: the models do not know the same items.
     """
 
     def __init__(self, config: Config, models: Mapping[str, Recommender], store: Store, items: Table | None = None):
+        check_vectors(config.vectors, store)
         self.config, self.models, self.store = config, dict(models), store
         self.since = now()
         """When it was made, in milliseconds since 1970."""
@@ -90,7 +92,7 @@ class Service:
         self.place = store.last_place()
         self._remember(store.events(after=learned["events"], until=self.place))
         self._count(self._coded(store.events(until=self.place)))
-        self._settle()
+        self._in_store = settled(self.models, config.vectors, store)
         self.gatherer = Gatherer(self._answer, self.thread)
 
     @classmethod
@@ -127,14 +129,10 @@ class Service:
         self._count(self._coded(came))
 
     def close(self) -> None:
-        """Ends the thread; the store is its owner's."""
+        """Ends the thread and lets go of vectors in the store; that itself is its owner's."""
         self.thread.shutdown()
-
-    def _settle(self) -> None:
-        """Makes models ready for many small requests."""
-        for model in self.models.values():
-            if isinstance(model, VectorRecommender):
-                model.settle()
+        for index in self._in_store:
+            index.close()
 
     def warm(self) -> None:
         """Answers once by every pipeline, so that the first who asks does not wait for what is loaded late."""

@@ -308,9 +308,13 @@ class VectorRecommender(Recommender[C, M]):
     def _graph(self) -> dict[str, np.ndarray]:
         return {name.removeprefix(GRAPH): x for name, x in self.tables.items() if name.startswith(GRAPH)}
 
-    def settle(self) -> None:
-        """Makes a model that answers often ready for it: by the graph that `index` made, else by its vectors in the
-        order in which they are searched, which it then holds a second time. `add_items` keeps it ready."""
+    def settle(self, index: Index | None = None) -> None:
+        """Makes a model that answers often ready for it: by an index of its vectors that lies elsewhere; else by the
+        graph that `index` made; else by its vectors in the order in which they are searched, which it then holds a
+        second time. `add_items` keeps it ready."""
+        if index is not None:
+            self._index = index
+            return
         vectors, graph = np.asarray(self.item_vectors(), np.float32), self._graph
         try:
             self._index = HNSW.of(vectors, graph) if graph else Exact(vectors)
@@ -319,28 +323,32 @@ class VectorRecommender(Recommender[C, M]):
 
     def index(self, *, recall: float = 0.95, links: int = 16, sample: int = 1000) -> Measured:
         """Makes a graph of the items, which the saved model keeps, for a settled model to search along; and says what
-        it costs. It finds so large a share of the 10 best items of some users with histories, these left out; of some
-        items as requests, where the model keeps no users.
+        it costs. It finds so large a share of the 10 best items of the requests that `asked` gives.
 
         Raises:
             ItemicError: no effort finds so many; nothing is changed.
             ConfigError: the package faiss is missing.
         """
-        vectors, rng = np.asarray(self.item_vectors(), np.float32), np.random.default_rng(0)
-        if self.histories is not None and {"history", "user"} & set(self.entry.answers):
-            users = np.flatnonzero(self.histories.lengths)
-            users = np.sort(rng.choice(users, min(sample, len(users)), replace=False)).astype(np.int32)
-            asked = Query(user=users, history=self.histories.take(users))
-            queries, exclude = np.asarray(self.query_vectors(asked), np.float32), asked.masked()
-        else:
-            queries = vectors[np.isfinite(vectors).all(1)]
-            queries = queries[rng.choice(len(queries), min(sample, len(queries)), replace=False)]
-            exclude = Ragged.empty(len(queries))
+        vectors = np.asarray(self.item_vectors(), np.float32)
+        queries, exclude = self.asked(sample)
         made, facts = graph_for(vectors, queries, exclude, recall=recall, links=links)
         self._index = made
         self._keep(made)
         self.fitted_on["index"] = {"recall": recall, "links": links}
         return facts
+
+    def asked(self, sample: int) -> tuple[Float32[np.ndarray, "queries dim"], Ragged]:
+        """Some requests as an index sees them, to measure it by, and what each leaves out: of users with histories,
+        without these; of some items as requests, where the model keeps no users."""
+        vectors, rng = np.asarray(self.item_vectors(), np.float32), np.random.default_rng(0)
+        if self.histories is not None and {"history", "user"} & set(self.entry.answers):
+            users = np.flatnonzero(self.histories.lengths)
+            users = np.sort(rng.choice(users, min(sample, len(users)), replace=False)).astype(np.int32)
+            query = Query(user=users, history=self.histories.take(users))
+            return np.asarray(self.query_vectors(query), np.float32), query.masked()
+        queries = vectors[np.isfinite(vectors).all(1)]
+        queries = queries[rng.choice(len(queries), min(sample, len(queries)), replace=False)]
+        return queries, Ragged.empty(len(queries))
 
     def _keep(self, made: HNSW) -> None:
         self.tables |= {GRAPH + name: values for name, values in made.arrays().items()}

@@ -5,6 +5,9 @@ from urllib.parse import urlsplit
 
 from itemic.errors import ConfigError, LoadError
 
+PATIENCE = 5
+"""Seconds for which a server that says nothing is waited for, where its address does not say connect_timeout."""
+
 
 class Postgres:
     """Connections to a server, and the few words in which its SQL differs."""
@@ -18,6 +21,7 @@ class Postgres:
         except ImportError:
             raise ConfigError("PostgreSQL needs psycopg. Install it: pip install 'itemic[postgres]'") from None
         self._address, self._psycopg = address, psycopg
+        self._patience: dict[str, Any] = {} if "connect_timeout=" in address else {"connect_timeout": PATIENCE}
         self.errors: tuple[type[Exception], ...] = (psycopg.Error,)
 
     def __str__(self) -> str:
@@ -31,7 +35,7 @@ class Postgres:
             LoadError: the server does not answer, or lets nobody in.
         """
         try:
-            return self._psycopg.connect(self._address, autocommit=True)
+            return self._psycopg.connect(self._address, autocommit=True, **self._patience)
         except self._psycopg.Error as error:
             reason = " ".join(str(error).split())
             raise LoadError(f"{self} cannot be opened as a store: {reason}. Give another address.") from None
