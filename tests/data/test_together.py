@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from itemic.data import Dataset, Ids, Interactions, Table
 from itemic.data.splits import split
+from itemic.data.together import lent
 from itemic.errors import DataError
 
 
@@ -86,3 +87,50 @@ def test_what_does_not_fit_together_is_refused_with_the_mend():
     with pytest.raises(DataError, match="the item tables of a, b do not fit together: .*price.* Rename it.") as error:
         Dataset.together([a, dataset("b", [[0]], {"price": [["low"]]})])
     assert "\n" not in str(error.value)
+
+
+FILMS = {"item": list("abc"), "title": ["Heat (1995)", "Ronin", "Up (2009)"], "imdb_id": [None, "tt0122690", None]}
+OTHERS = {"item": [1, 2, 3], "title": ["Heat (1995)", "Ronin, The (1999)", "Alien (1979)"], "imdbId": [9, 122690, 8]}
+
+
+def lending(**more):
+    rows = {"user": [5, 5, 6, 7, 7], "item": [3, 2, 3, 1, 2], "rating": [4.0, 5, 3, 2, 1], "timestamp": [2, 1, 1, 1, 2]}
+    return Dataset.from_frame(rows, items=OTHERS, name="lender", **more)
+
+
+def test_a_train_part_is_lent_the_users_who_took_what_both_have():
+    talk = {"dialogue": [1, 1], "role": ["user", "recommender"], "text": ["Heat?", "Up"], "items": [["a"], ["c"]]}
+    own = Dataset.from_dialogues(talk, items=FILMS, name="talk")
+    both, found = lent(own, lending())
+    assert both.users.ids.array.to_pylist() == ["1", "lender/5", "lender/7"]
+    assert both.interactions.histories().to_lists() == [[0, 2], [1], [0, 1]]  # by title, by id
+    assert found == {
+        "items": 3,
+        "by title and year": 1,
+        "by IMDb id": 1,
+        "taken": 2,
+        "users": 2,
+        "interactions": 3,
+    }
+    assert both.items is own.items
+    assert both.dialogues.cases().relevant.to_lists() == own.dialogues.cases().relevant.to_lists() == [[2]]
+    assert both.ordered
+    assert both.fingerprint != own.fingerprint
+
+
+def test_what_is_lent_to_a_train_part_leaves_it_one_that_may_not_know_what_is_tested():
+    talk = {"dialogue": [1, 1, 2, 2], "role": ["user", "recommender"] * 2, "text": list("abcd")}
+    talk |= {"items": [["a"], ["c"], ["b"], ["a"]], "part": ["train", "train", "test", "test"]}
+    whole = split(Dataset.from_dialogues(talk, items=FILMS, name="talk"), by="dialogues")
+    both, _ = lent(whole.train, lending())
+    assert both.origin == whole.train.origin
+    assert both.interactions.histories().to_lists()[: whole.n_users] == [[0, 2], []]
+
+
+def test_two_items_that_are_one_elsewhere_are_both_taken_and_nothing_in_common_is_refused():
+    own = {"item": ["a", "b"], "title": ["Heat (1995)", "Heat, The (1995)"], "imdb_id": ["tt9", "9"]}
+    own = Dataset.from_frame({"user": [1], "item": ["a"]}, items=own, name="own")
+    assert lent(own, lending())[0].interactions.histories().to_lists() == [[0], [0, 1]]
+    bare = Dataset.from_frame({"user": [1], "item": ["a"]}, items={"item": ["a"], "title": ["Up (2009)"]}, name="bare")
+    with pytest.raises(DataError, match="lender lends bare nothing: nobody there took an item that is in both"):
+        lent(bare, lending())

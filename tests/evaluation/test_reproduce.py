@@ -408,6 +408,54 @@ def test_a_system_without_epochs_cannot_stop_at_one(data):
         measure(recipe(stop={"metric": "ndcg@5"}), data)
 
 
+def test_another_system_is_measured_beside_the_main_one_with_options_of_its_own(data):
+    asked = {
+        "rare first": {"sign": -1.0},
+        "neighbours": {"system": "itemknn", "k": 3},
+        "noise": {"system": "toy-counts"},
+    }
+    facts = measure(recipe(config={"noise": 40.0}, seeds=[1, 2], beside=asked), data)
+    beside = facts["beside"]
+    alone = measure(recipe(system="itemknn", config={"k": 3}), data)
+    assert beside["neighbours"]["system"] == "itemknn"
+    assert beside["neighbours"]["config"] == alone["config"]
+    assert beside["neighbours"]["metrics"]["recall@5"] == value(alone)
+    low, high = beside["neighbours"]["behind"]["recall@5"]
+    assert low < value(facts) - value(alone) < high
+    assert "system" not in beside["rare first"]
+    assert beside["noise"]["config"]["noise"] == 0.0  # nothing of the main config
+    assert [len(one["values"]["recall@5"]) for one in beside.values()] == [2, 1, 1]
+
+
+def test_a_train_part_is_lent_users_of_other_data_and_the_result_says_of_how_many_items_somebody_knows(place, tmp_path):
+    films = [f"Film {n} (2000)" for n in range(6)]
+    talk = {"dialogue": np.repeat(range(4), 2), "role": ["user", "recommender"] * 4, "text": ["?", "!"] * 4}
+    talk |= {"items": [[0], [1], [0], [1], [0], [2], [0], [1]], "part": ["train"] * 4 + ["test"] * 4}
+    Dataset.from_dialogues(talk, items={"item": range(6), "title": films}, name="talk").save(tmp_path / "data" / "talk")
+    loved = {"user": [*range(9), 9], "item": [2] * 9 + [3]}
+    others = {"item": [2, 3], "title": ["Film 2 (2000)", "Another (1999)"]}
+    Dataset.from_frame(loved, items=others, name="lender").save(tmp_path / "data" / "lender")
+    rest = {"dataset": "talk", "split": "dialogues", "metrics": {"recall@1": None}}
+    beside = {"bare": {"system": "popularity"}, "full": {"system": "popularity", "lent": True}}
+    place("toy-counts/talk", **rest, lent=["lender"], beside=beside)
+    facts = json.loads(reproduce("toy-counts", "talk").read_text())
+    assert facts["metrics"]["recall@1"]["value"] == 0.5  # film 2: nine lenders took it, and nobody in the train part
+    assert facts["lent"] == {
+        "lender": {"items": 6, "by title and year": 1, "by IMDb id": 0, "taken": 1, "users": 9, "interactions": 9},
+        "the train part": {"share of items": 0.333333, "share of what is sought": 0.5},
+        "both": {"share of items": 0.5, "share of what is sought": 1.0},
+    }
+    counted = {name: facts["queries"] for name, facts in facts["by_interactions"].items()}
+    assert list(counted.values()) == [1, 1]  # in the train part alone: nobody took film 2 there, two took film 1
+    (bare,), (full,) = (np.array(facts["beside"][name]["values"]["recall@1"]) for name in ("bare", "full"))
+    assert full == facts["metrics"]["recall@1"]["value"]
+    assert facts["beside"]["bare"]["behind"]["recall@1"] != [0.0, 0.0]
+    assert facts["beside"]["full"]["behind"]["recall@1"] == [0.0, 0.0]
+    assert bare == 0.0  # films 0 and 1 are taken by two each, and 0 comes first
+    with pytest.raises(ValueError, match="Leave out search, stop and pretrain"):
+        recipe(lent=["lender"], stop={"metric": "ndcg@5"})
+
+
 def test_other_settings_are_measured_beside_the_main_one(data):
     facts = measure(recipe(beside={"rare first": {"sign": -1.0}}), data)
     other = measure(recipe(config={"sign": -1.0}), data)

@@ -12,6 +12,7 @@ from jaxtyping import Int16
 from itemic.data.dataset import TRAIN, Dataset
 from itemic.data.ids import Ids
 from itemic.data.interactions import COLUMNS, Interactions
+from itemic.data.matching import matched
 from itemic.data.ragged import Ragged
 from itemic.data.table import Table
 from itemic.data.turns import to_table
@@ -48,6 +49,56 @@ def together(sets: Sequence[Dataset], name: str | None = None) -> Dataset:
         repeats=any(data.repeats for data in sets),
         ordered=all(data.ordered or data.interactions.time is not None for data in sets),
     )
+
+
+def lent(train: Dataset, other: Dataset) -> tuple[Dataset, dict[str, int]]:
+    """A train part with the users of another dataset behind its own, and what they took of items that both have; and
+    how many items these are. Times, ratings and kinds are not kept, nor those who took nothing that is here.
+
+    >>> a = Dataset.from_frame({"user": [1], "item": [7]}, items={"item": [7, 8], "title": ["Heat (1995)", "Ronin"]})
+    >>> b = {"item": ["x", "y"], "title": ["Heat (1995)", "Up (2009)"]}
+    >>> b = Dataset.from_frame({"user": [1, 1, 2], "item": ["x", "y", "y"]}, items=b, name="b")
+    >>> both, found = lent(a, b)
+    >>> both.users.ids.array.to_pylist(), both.interactions.histories().to_lists()
+    (['1', 'b/1'], [[0], [0]])
+    >>> found
+    {'items': 2, 'by title and year': 1, 'by IMDb id': 0, 'taken': 1, 'users': 1, 'interactions': 1}
+
+    Raises:
+        DataError: the items of one have neither IMDb ids nor titles, or none of them is in both.
+    """
+    found, theirs, own = matched(train.items, other.items), other.interactions, train.interactions
+    here = np.flatnonzero(found.codes >= 0)
+    items = Ragged.from_pairs(found.codes[here], here, other.n_items)  # two of ours may be one of theirs
+    same = items.take(theirs.item)
+    if not len(same.values):
+        raise DataError(
+            f"{other.name} lends {train.name} nothing: nobody there took an item that is in both, by IMDb id or by "
+            "title and year. Name another set."
+        )
+    who, user = np.unique(theirs.user[same.row_of_value], return_inverse=True)
+    taken = Interactions(
+        np.concatenate([own.user, train.n_users + user]).astype(np.int32),
+        np.concatenate([own.item, same.values]).astype(np.int32),
+        train.n_users + len(who),
+        train.n_items,
+    )
+    lenders = other.users.ids.array.take(pa.array(who)).cast(pa.string())
+    ids = pc.binary_join_element_wise(pa.scalar(f"{other.name}/"), lenders, "")
+    frame = train.users.frame
+    nobody = pa.table({name: pa.nulls(len(who), frame.schema.field(name).type) for name in frame.column_names})
+    whole = pa.concat_arrays([train.users.ids.array.cast(pa.string()), ids])
+    users = Table(Ids(whole, train.users.ids.what), pa.concat_tables([frame, nobody]), train.users.roles)
+    facts = {
+        "items": train.n_items,
+        "by title and year": int(len(here) - found.by_id.sum()),
+        "by IMDb id": int(found.by_id.sum()),
+        "taken": len(np.unique(same.values)),
+        "users": len(who),
+        "interactions": len(same.values),
+    }
+    ordered = train.ordered and (other.ordered or theirs.time is not None)
+    return replace(train, users=users, interactions=taken, ordered=ordered), facts
 
 
 def _column(log: Interactions, name: str, kinds: Sequence[str]) -> np.ndarray:

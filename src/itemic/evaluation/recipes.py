@@ -114,6 +114,9 @@ class Recipe(_Part):
     pretrain: list[str] = []
     """Other such folders, on all of which together it is fitted; it is then put on its own data without training
     (`adopt`). They are divided in the same way, and validation is on them."""
+    lent: list[str] = []
+    """Other such folders, whose users are added to the train part with what they took of its items, found by IMDb id or
+    by title and year. The result says of how many items somebody knows."""
     before: dict[str, Before] = {}
     """Models fitted first, by the option that takes the folder of each, as in `lm.model`."""
     split: SplitBy = SplitBy()
@@ -133,7 +136,8 @@ class Recipe(_Part):
     stop: Stop | None = None
     """For a trained system. Without it a run stops by the validation part where there is one, else after all epochs."""
     beside: dict[str, dict[str, Any]] = {}
-    """Other settings measured in the same run by name, as changes of `config`: what a choice costs."""
+    """Other settings measured in the same run by name, as changes of `config`: what a choice costs. With the key
+    `system` it is another system with options of its own, for which nothing is `lent` unless it says `lent: true`."""
     note: str = ""
 
     @field_validator("split", mode="before")
@@ -169,6 +173,8 @@ class Recipe(_Part):
     def _trains_elsewhere_or_searches(self) -> "Recipe":
         if self.pretrain and self.search is not None:
             raise ValueError("a model of other data has nothing to search on. Leave out search or pretrain")
+        if self.lent and (self.pretrain or self.search is not None or self.stop is not None):
+            raise ValueError("what is lent belongs to nobody who is held out. Leave out search, stop and pretrain")
         if len(self.split.seeds()) > 1 and any(self.dataset in one.data for one in self.before.values()):
             raise ValueError("what is fitted before on the same data would know all divisions. Give the split one seed")
         return self
@@ -192,6 +198,20 @@ def merged(options: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
         both = isinstance(value, Mapping) and isinstance(before, Mapping)
         result[name] = merged(before, value) if both else value
     return result
+
+
+def beside(recipe: Recipe, config: Mapping[str, Any], changes: Mapping[str, Any]) -> tuple[Recipe, dict[str, Any]]:
+    """A recipe and its config for one of its settings in `beside`, without what is measured of the recipe alone.
+
+    Another system has the first seed, as it may have no seed at all.
+    """
+    alone: dict[str, Any] = {"also": [], "cuts": []}
+    if "system" not in changes:
+        return recipe.model_copy(update=alone), merged(config, changes)
+    own = {name: value for name, value in changes.items() if name not in ("system", "lent")}
+    alone |= {"system": changes["system"], "stop": None, "seeds": recipe.seeds[:1]}
+    alone |= {"lent": recipe.lent if changes.get("lent") else []}
+    return recipe.model_copy(update=alone), merged({}, own)
 
 
 def recipes_folder() -> Path:

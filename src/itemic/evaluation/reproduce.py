@@ -17,10 +17,11 @@ from itemic import registry, threads
 from itemic.data import TRAIN, VALID, Dataset, EvalSet
 from itemic.data.readers.known import known_set
 from itemic.data.splits import split
+from itemic.data.together import lent
 from itemic.errors import ConfigError, DataError, LoadError
 from itemic.evaluation.analysis import item_counts, of_items
 from itemic.evaluation.protocols import AUC, Result, evaluate, under
-from itemic.evaluation.recipes import Before, Recipe, Search, Stop, all_recipes, find_recipe, merged
+from itemic.evaluation.recipes import Before, Recipe, Search, Stop, all_recipes, beside, find_recipe, merged
 from itemic.evaluation.significance import intervals
 from itemic.files import write_text
 from itemic.progress import track
@@ -35,6 +36,8 @@ class Division(NamedTuple):
     test: EvalSet
     learned: "Division | None" = None
     """The other data that a model is fitted on, where it is put on these afterwards."""
+    lent: Dataset | None = None
+    """The train part with the users of other data, where a recipe has some lent."""
 
 
 class Run(NamedTuple):
@@ -142,6 +145,7 @@ def measure(
     if learned is not None:
         others = [_divided(recipe, learned, seed) for seed in recipe.split.seeds()]
         divisions = [own._replace(learned=other) for own, other in zip(divisions, others)]
+    divisions, coverage = _with_lent(divisions, [data_of(name) for name in recipe.lent])
     own = tempfile.TemporaryDirectory()  # for what is fitted first, where no work is kept
     shared = folder.parent / "before" if folder is not None else Path(own.name)
     made = {name: fitted_before(recipe, one, divisions[0].train, shared) for name, one in recipe.before.items()}
@@ -182,6 +186,8 @@ def measure(
         "fingerprint": dataset.fingerprint,
         "config": run.config,
     }
+    if coverage:
+        document["lent"] = coverage
     if made:
         document["before"] = {name: facts for name, (_, facts) in made.items()}
     by_interactions = _by_interactions(run.results, [d for d in divisions for _ in recipe.seeds], metrics)
@@ -193,12 +199,14 @@ def measure(
     if run.also:
         document["also"] = run.also
     if recipe.beside:
-        document["beside"], recipe = {}, recipe.model_copy(update={"also": [], "cuts": []})
+        document["beside"] = {}
     for name, changes in recipe.beside.items():
-        other = _run(recipe, merged(config, changes), divisions, metrics, folder and folder / name)
+        setting = beside(recipe, config, changes)
+        other = _run(*setting, divisions, metrics, folder and folder / name)
         values = {metric: _rounded(other.mean(metric)) for metric in metrics}
         gaps = intervals({metric: run.per_user(metric) - other.per_user(metric) for metric in metrics})
         document["beside"][name] = {
+            **({"system": setting[0].system} if "system" in changes else {}),
             "metrics": values,
             "values": {metric: [_rounded(result[metric]) for result in other.results] for metric in metrics},
             "behind": {metric: [_rounded(gap.low), _rounded(gap.high)] for metric, gap in gaps.items()},
@@ -286,6 +294,30 @@ def _divided(recipe: Recipe, dataset: Dataset, seed: int) -> Division:
     return Division(whole.train, valid, whole.test)
 
 
+def _with_lent(
+    divisions: Sequence[Division], others: Sequence[Dataset]
+) -> tuple[list[Division], dict[str, dict[str, int | float]]]:
+    """The divisions with what other data lend each train part; of the first one, what each lends, and the share of the
+    items and of what is sought that somebody took."""
+    if not others:
+        return list(divisions), {}
+    found, facts = [], {}
+    for division in divisions:
+        train = division.train
+        for other in others:
+            train, counts = lent(train, other)
+            facts.setdefault(other.name, counts)
+        found.append(division._replace(lent=train))
+    first, sought = found[0], found[0].test.relevant.values
+    for name, data in (("the train part", first.train), ("both", first.lent)):
+        taken = data.interactions.item_counts() > 0
+        facts[name] = {
+            "share of items": _rounded(taken.mean()),
+            "share of what is sought": _rounded(taken[sought].mean()),
+        }
+    return found, facts
+
+
 def _run(
     recipe: Recipe,
     config: dict[str, Any],
@@ -312,6 +344,8 @@ def _run(
     results, users, facts, dump, also = [], [], [], {}, []
     for n, (division, seed) in enumerate(itertools.product(divisions, recipe.seeds)):
         train, valid, *_ = division.learned or division
+        if recipe.lent and division.lent is not None:
+            train = division.lent
         if valid is not None and recipe.protocol == "held-out":  # the choice of an epoch is by what is asked at last
             valid = under("held-out", valid, train.n_items)
         model = known(**{**config, **({"seed": seed} if seeded else {})})

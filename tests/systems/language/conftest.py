@@ -56,6 +56,14 @@ def lamps():
 
 
 @pytest.fixture(scope="session")
+def parted_lamps():
+    """Fewer dialogues, in parts of their own; thirty lamps have an IMDb id."""
+    part = np.where(np.arange(60) < 40, "train", np.where(np.arange(60) < 48, "valid", "test"))
+    items = {**THINGS, "imdb_id": [f"tt{n:07}" if n < 30 else None for n in range(N_ITEMS)]}
+    return Dataset.from_dialogues({**turns_of(60), "part": np.repeat(part, 2)}, items=items, name="lamps")
+
+
+@pytest.fixture(scope="session")
 def small_lm(lamps, tmp_path_factory):
     return small_language_model(tmp_path_factory.mktemp("small"), lamps.dialogues.turns.text.to_pylist())
 
