@@ -20,7 +20,7 @@ from itemic.encoders.fields import settled, written
 from itemic.errors import DataError
 from itemic.registry import system
 from itemic.systems.base import ScoreRecommender, SystemConfig
-from itemic.systems.baselines.item_item import Sparse, taken
+from itemic.systems.baselines.item_item import Sparse
 
 WORD = re.compile(r"\w+")
 
@@ -73,19 +73,24 @@ class BM25(ScoreRecommender[Config]):
         }
 
     def scores(self, query: Query) -> Float32[np.ndarray, "queries items"]:
-        weights = self._weights()
-        scores = (taken(self._asked(query), weights.shape[0]) @ weights).toarray()
+        from scipy.sparse import csr_array
+
+        weights, asked = self._weights(), self._asked(query)
+        ones = np.ones(len(asked.values), np.float32)
+        said = csr_array((ones, asked.values, asked.offsets), shape=(len(asked), weights.shape[0]))
+        scores = (said @ weights).toarray()
         if not self.config.named and query.history is not None:
             scores[query.history.row_of_value, query.history.values] = -np.inf
         return scores
 
     def _asked(self, query: Query) -> Ragged:
-        """The words of each request: what was said in it, else the texts of its history."""
+        """The words of each request: what was said in it, each once, as people repeat those that say little; else the
+        texts of its history, where a word counts as often as items have it."""
         if query.dialogue is not None:
             talk = query.dialogue
             if self.config.turns is not None:
                 talk = replace(talk, first=np.maximum(talk.first, talk.stop - self.config.turns))
-            return self._numbered([_words(text) for text in talk.texts().to_pylist()])
+            return self._numbered([list(dict.fromkeys(_words(text))) for text in talk.texts().to_pylist()])
         assert query.history is not None
         texts = Ragged(self.weights["word"], self.weights["bounds"]).take(query.history.values)
         return Ragged(texts.values, texts.offsets[query.history.offsets])
