@@ -27,7 +27,7 @@ def test_listing_imports_no_system_and_finding_imports_one():
 
 def test_an_unknown_name_gets_the_nearest_and_the_list():
     with pytest.raises(
-        ConfigError, match="there is no system 'popularty'. Did you mean 'popularity'. Systems: contentknn, ease, "
+        ConfigError, match="there is no system 'popularty'. Did you mean 'popularity'. Systems: bm25, contentknn, "
     ):
         find("popularty")
 

@@ -13,7 +13,7 @@ from itemic.data import TEST, TRAIN, VALID, Dataset
 from itemic.data.splits import split
 from itemic.errors import ConfigError, DataError, ItemicError, LoadError
 from itemic.evaluation import evaluate, reproduce, reproduce_list
-from itemic.evaluation.recipes import Recipe, all_recipes, find_recipe, merged, recipes_folder
+from itemic.evaluation.recipes import Recipe, all_recipes, beside, find_recipe, merged, recipes_folder
 from itemic.evaluation.reproduce import data_of, measure
 from itemic.evaluation.tables import protocols, results_table, standing, variants, write_tables
 from itemic.model import load
@@ -608,8 +608,11 @@ def test_every_recipe_here_can_be_read_and_names_a_system_and_its_options(monkey
     recipes = list(all_recipes())
     assert recipes
     for each in recipes:
-        for setting in [{}, *(each.search.settings() if each.search else []), *each.beside.values()]:
+        for setting in [{}, *(each.search.settings() if each.search else [])]:
             find(each.system)(**merged(each.config, setting))
+        for changes in each.beside.values():
+            other, config = beside(each, each.config, changes)
+            find(other.system)(**config)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ WORD = re.compile(r"\w+")
 
 
 class Config(SystemConfig):
-    tune: ClassVar = {"k1": "0.5..2", "b": "0..1", "turns": "1,2,4,8"}
+    tune: ClassVar = {"k1": "0.5..2", "b": "0..1"}
 
     fields: tuple[str, ...] = ()
     """The item columns that are searched; none for the first three by role: texts, categories, attributes."""
