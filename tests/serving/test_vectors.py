@@ -58,11 +58,11 @@ def test_a_service_with_vectors_in_the_store_lists_what_one_in_memory_lists(fold
     for where, place in (("memory", tmp_path / "events.db"), ("store", address)):
         with service_of({"bpr": folder}, place, vectors=where) as service:
             assert isinstance(service.models["bpr"]._index, PgVector if where == "store" else Exact)
-            users = service.names[:3] + [str(user) for user in range(20)]
+            users = service.items.names[:3] + [str(user) for user in range(20)]
             answers[where] = [listed(service, user) for user in users]
-            asyncio.run(service.add_events([Event("e", "7", service.names[3], 1)]))
+            asyncio.run(service.add_events([Event("e", "7", service.items.names[3], 1)]))
             asyncio.run(service.delete_items([answers[where][-1][0][0]]))
-            answers[where] += [listed(service, user, exclude=service.names[:5]) for user in users]
+            answers[where] += [listed(service, user, exclude=service.items.names[:5]) for user in users]
     assert answers["store"] == answers["memory"]
     assert len(tables(address)) == 1
 
@@ -74,14 +74,14 @@ def test_an_item_that_comes_later_is_found_in_the_store(train, address, tmp_path
     with service_of({"m": folder}, address, vectors="store") as service:
         asyncio.run(service.put_items(item))
         assert len(service.models["m"]._index.vectors) == 41
-        found = [name for name, _ in listed(service, "5", candidates=["1000", service.names[0]])]
-        whole = service.asked(None, service.names[:2], 41)
+        found = [name for name, _ in listed(service, "5", candidates=["1000", service.items.names[0]])]
+        whole = service.asked(None, service.items.names[:2], 41)
         listing = asyncio.run(service.recommend(None, None, whole))["items"]
     assert "1000" in found
     assert "1000" in [one["item"] for one in listing]
     before = tables(address)
     with service_of({"m": folder}, address, vectors="store") as service:
-        assert len(service.names) == 41
+        assert len(service.items.names) == 41
         assert tables(address) == before
 
 
