@@ -10,6 +10,7 @@ import functools
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -259,10 +260,12 @@ def _empty(n: int, k: int) -> _Heaps:
 
 
 def _over_rows(fill: Callable[[slice], None], n_rows: int, size: int, work: int) -> None:
-    """Calls `fill` on blocks of rows, on several threads where the work repays starting them."""
+    """Calls `fill` on blocks of rows: on several threads where the work repays starting them, and on one thread of BLAS
+    too where it repays holding that."""
     if work < 10**9:
-        for start in range(0, n_rows, size):
-            fill(slice(start, min(start + size, n_rows)))
+        with threads.single() if work > 10**7 else nullcontext():
+            for start in range(0, n_rows, size):
+                fill(slice(start, min(start + size, n_rows)))
         return
     size = min(size, -(-n_rows // threads.count()))
     threads.spread(fill, [slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size)])

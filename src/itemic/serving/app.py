@@ -46,13 +46,6 @@ def make_app(first: Service) -> Guard:
     config, metrics = service.config, Metrics()
     doorkeeper = Doorkeeper(service.store)
     limits = config.limits
-    if config.cors:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=list(config.cors),
-            allow_methods=["*"],
-            allow_headers=["authorization", "content-type"],
-        )
     app.include_router(make_router(lambda: service.service, metrics))
     app.include_router(make_admin(service))
     chatting.add_chat(app, lambda: service.service)
@@ -181,7 +174,11 @@ def make_app(first: Service) -> Guard:
         ("/v1/events/bulk", m.Events, add_events),
     ):
         direct.add(path, message, handler)
-    return Guard(app if config.cors else direct, config, doorkeeper, metrics)
+    inner: Any = direct
+    if config.cors:
+        allowed: dict[str, Any] = {"allow_methods": ["*"], "allow_headers": ["authorization", "content-type"]}
+        inner = CORSMiddleware(direct, allow_origins=list(config.cors), **allowed)
+    return Guard(inner, config, doorkeeper, metrics)
 
 
 def _event(told: m.Happened, moment: int) -> Event:

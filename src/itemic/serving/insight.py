@@ -22,6 +22,8 @@ from itemic.tokenizers.diagnostics import entropy, purities
 
 RESULTS = "comparison.json"
 """The file beside the folders of models that holds what `itemic compare ... --json` printed; a demo writes it."""
+JUDGED = 10_000
+"""Items, at most, by which the purity of codes is judged."""
 WINDOW = 60
 """Seconds of traffic that are told."""
 LISTS = 5000
@@ -58,7 +60,7 @@ def _part(role: str, model: Model, items: Table) -> dict[str, Any]:
         "options": plain(by_path(model.config.model_dump(mode="json"))),
         "bytes": int(sum(array.nbytes for array in arrays)),
         "codes": [
-            {"tokenizer": one.entry.name, **code_use(one.codes, one.sizes, items.take(np.arange(len(one.codes))))}
+            {"tokenizer": one.entry.name, **code_use(one.codes, one.sizes, items)}
             for one in _within(model)
             if one.entry.kind == "tokenizer"
         ],
@@ -73,8 +75,8 @@ def _within(model: Model) -> Iterator[Any]:
 
 
 def code_use(codes: Int[np.ndarray, "items levels"], sizes: Iterable[int], items: Table) -> dict[str, Any]:
-    """How evenly the codes of items are used, level by level, how pure their beginnings are, and how many items share
-    theirs.
+    """How evenly the codes of the first of these items are used, level by level, how pure their beginnings are among
+    some of them, and how many items share theirs.
 
     >>> from itemic.data import Ids
     >>> items = Table.of(Ids.numbered(4), {"kind": ["cup", "cup", "pen", "pen"]}, {"category": ["kind"]})
@@ -84,7 +86,8 @@ def code_use(codes: Int[np.ndarray, "items levels"], sizes: Iterable[int], items
     """
     there = codes[codes[:, 0] >= 0]
     same = np.bincount(numbered(there))
-    column, pure = purities(codes, items)
+    some = np.random.default_rng(0).permutation(len(codes))[:JUDGED]  # of all it would hold up who asks for lists
+    column, pure = purities(codes[some], items.take(some))
     levels: list[dict[str, Any]] = []
     for level, size in enumerate(sizes):
         counts = np.sort(np.bincount(there[:, level]))[::-1]
@@ -93,7 +96,13 @@ def code_use(codes: Int[np.ndarray, "items levels"], sizes: Iterable[int], items
         levels.append({"size": size, **told})
     for level, (share, by_chance) in zip(levels, pure):
         level |= {"purity": round(share, 3), "chance": round(by_chance, 3)}
-    return {"items": len(there), "sharing": int(same[same > 1].sum()), "category": column, "levels": levels}
+    return {
+        "items": len(there),
+        "sharing": int(same[same > 1].sum()),
+        "category": column,
+        "judged": len(some),
+        "levels": levels,
+    }
 
 
 def _comparison(models: Mapping[str, str]) -> dict[str, Any] | None:

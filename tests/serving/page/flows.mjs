@@ -166,7 +166,7 @@ const flows = {
     await page.route("**/v1/models", async (route) => {
       const response = await route.fetch(), told = await response.json();
       told.models[0].parts[0].curve = [{ epoch: 1, "ndcg@10": 0.1 }, { epoch: 2, "ndcg@10": 0.3 }, { epoch: 3, "ndcg@10": 0.2 }];
-      told.models[0].parts[0].codes = [{ tokenizer: "rqvae", items: 60, sharing: 0, category: "kind", levels: [{ size: 4, used: 3, entropy: 1.5, counts: [30, 20, 10], purity: 0.9, chance: 0.4 }] }];
+      told.models[0].parts[0].codes = [{ tokenizer: "rqvae", items: 60, sharing: 0, category: "kind", judged: 60, levels: [{ size: 4, used: 3, entropy: 1.5, counts: [30, 20, 10], purity: 0.9, chance: 0.4 }] }];
       told.comparison = null;
       await route.fulfill({ response, json: told });
     });

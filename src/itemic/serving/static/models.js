@@ -63,7 +63,7 @@ function codes(of) {
     h("h4", {}, `Codes by ${of.tokenizer}`),
     h("p", { class: "quiet" }, `${times(of.items, "item")}; ${of.sharing ? `${of.sharing} share theirs with another` : "all are told apart"}`),
     table("Use of the codes by level", ["level", "codes", "used", "entropy, bits", ...(judged ? ["purity (by chance)"] : [])], rows),
-    judged && h("p", { class: "quiet" }, `Purity: the share of the items whose ${of.category} is the commonest of those with the same codes up to this level.`),
+    judged && h("p", { class: "quiet" }, `Purity: of ${times(of.judged, "item")}, the share whose ${of.category} is the commonest of those with the same codes up to this level.`),
     h("div", { class: "figures" }, of.levels.map((level, at) => use(`level ${at + 1}`, level.counts, level.size))),
     h("p", { class: "quiet" }, "Items by code, the most frequent first; dashes: an even use."));
 }
