@@ -1,6 +1,6 @@
 """Attention over padded blocks or packed tokens, to itself or to a memory, at once or token by token with a cache."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import sqrt
@@ -16,6 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from itemic.nn import masks
 from itemic.nn.dropout import share, stays
 from itemic.nn.masks import NEVER, Near, Rule
+from itemic.nn.packed import ALL, packed_attention
 from itemic.nn.packing import Packing
 from itemic.nn.positions import Positions
 from itemic.nn.products import usual_products
@@ -196,6 +197,9 @@ class Where:
     positions: Positions | None = None
     pos: Num[Tensor, "..."] | None = None
     """The position of each token, with a cache of all so far; its place in the sequence when not given."""
+    queries: int | None = None
+    """Of a packed memory: how many packed tokens read each of its sequences, all of which hold something; the tokens
+    of the memory itself when not given."""
 
     def positions_of(self, x: Float[Tensor, "*batch dim"], start: int = 0) -> Num[Tensor, "..."]:
         """What `pos` says of these tokens, else the places, from `start` on in padded blocks."""
@@ -286,23 +290,33 @@ def _padded(q: Tensor, k: Tensor, v: Tensor, where: Where, start: int, dropout: 
 
 
 def _packed(q: Tensor, k: Tensor, v: Tensor, where: Where, start: int, dropout: float) -> Tensor:
-    """Attention of packed tokens [tokens, heads, dim], one bucket at a time, or by a kernel that needs no buckets."""
+    """Attention of packed tokens [tokens, heads, dim], as they lie by a kernel where one fits, else one bucket at a
+    time."""
     rule, positions, packing = where.allow, where.positions, where.packing
     assert packing is not None
     assert not isinstance(rule, Tensor), "packed tokens take a rule of places, not a mask"
     if positions is not None and type(positions).bias is Positions.bias:
         positions = None
     causal, near = rule is masks.causal, rule if isinstance(rule, Near) else None
+    of_q = packing if where.queries is None else Packing(torch.arange(len(packing.lengths) + 1) * where.queries)
+    if dropout and q.device.type == "cpu" and q.dtype == torch.float32 and (positions is None or where.pos is None):
+        places_q, places_k = torch.arange(of_q.longest), torch.arange(packing.longest)
+        bias = None if positions is None else positions.bias(places_q, places_k)
+        if rule is not None and not causal and near is None:
+            never = _never(rule(places_q, places_k), q)
+            bias = never[None] if bias is None else bias + never
+        return packed_attention(q, k, v, of_q, packing, bias, Near(ALL.before, 0) if causal else near or ALL, dropout)
     if (rule is None or causal) and positions is None and dropout == 0 and runs_unpadded(q):
         from torch.nn.attention.varlen import varlen_attn  # takes a second to import
 
-        bounds, longest = packing.offsets.int(), packing.longest
-        made = varlen_attn(q, k, v, bounds, bounds, longest, longest, window_size=(-1, 0 if causal else -1))
+        bounds_q, bounds_k = (of.offsets.int().to(q.device) for of in (of_q, packing))
+        sides = (-1, 0 if causal else -1)
+        made = varlen_attn(q, k, v, bounds_q, bounds_k, of_q.longest, packing.longest, window_size=sides)
         assert isinstance(made, Tensor)
         return made
     pos = None if positions is None or where.pos is None else packing.split(where.pos)
     parts = []
-    for n, (bucket, *qkv) in enumerate(zip(packing.buckets, *map(packing.split, (q, k, v)))):
+    for n, (bucket, *qkv) in enumerate(zip(packing.buckets, _split_queries(q, where), *map(packing.split, (k, v)))):
         places = torch.arange(bucket.longest, device=q.device)
         allow = bias = None
         if near is not None:
@@ -315,7 +329,20 @@ def _packed(q: Tensor, k: Tensor, v: Tensor, where: Where, start: int, dropout: 
         q, k, v = (tensor.transpose(1, 2) for tensor in qkv)
         made = attend(q, k, v, _of_all_heads(allow), bias, causal=causal, near=near, dropout=dropout)
         parts.append(made.transpose(1, 2))
-    return packing.join(parts) if parts else v
+    if not parts:
+        return v
+    if where.queries is not None:
+        return torch.cat(parts)[packing.order.argsort()].flatten(0, 1)
+    return packing.join(parts)
+
+
+def _split_queries(q: Tensor, where: Where) -> Sequence[Tensor]:
+    """The queries of each bucket of the memory."""
+    packing = where.packing
+    assert packing is not None
+    if where.queries is None:
+        return packing.split(q)
+    return q.unflatten(0, (-1, where.queries))[packing.order].split([len(b.lengths) for b in packing.buckets])
 
 
 def runs_unpadded(q: Float[Tensor, "tokens heads dim"]) -> bool:

@@ -101,14 +101,12 @@ class Network(nn.Module):
     def forward(
         self, codes: Int[Tensor, "items levels"], packing: Packing, target: Int[Tensor, "histories levels"]
     ) -> list[Float[Tensor, "histories codes"]]:
-        """What the decoder says of each level of the targets, given the levels before: logits, by `packing.order`."""
-        said, told, start = self._said(target[packing.order]), [], 0
-        for bucket, memory in zip(packing.buckets, packing.split(self.read(codes, packing))):
-            x = self.drop(said[start : start + len(memory)])
-            where = Where(causal, positions=self.before)
-            told.append(self.drop(self.decoder(x, where, memory, Where(bucket.real))))
-            start += len(memory)
-        states = torch.cat(told)
+        """What the decoder says of each level of the targets, given the levels before: logits."""
+        n, levels = target.shape
+        own = Packing(torch.arange(n + 1, device=target.device) * levels)
+        x, memory = self.drop(self._said(target)).flatten(0, 1), self.read(codes, packing)
+        where, there = Where(causal, own, self.before), Where(packing=packing, queries=levels)
+        states = self.drop(self.decoder(x, where, memory, there)).unflatten(0, (n, levels))
         return [head(states[:, level]) for level, head in enumerate(self.heads)]
 
     def step(self, memory: Float[Tensor, "histories n dim"], real: Bool[Tensor, "histories 1 n"]) -> Step:
@@ -194,7 +192,7 @@ class TIGER(HistoryToCodes[Config, Network]):
         known, item = cut(self._histories, batch.user.numpy(), batch.place.numpy())
         codes, packing = self._packed(known.last(self.config.max_length))
         target = torch.from_numpy(self.item_codes()[item]).long()
-        told, target = self.module(codes, packing, target), target[packing.order]
+        told = self.module(codes, packing, target)
         return {f"level {n}": cross_entropy(logits.float(), target[:, n - 1]) for n, logits in enumerate(told, 1)}
 
     def _packed(self, histories: Ragged) -> tuple[Int64[Tensor, "items levels"], Packing]:
