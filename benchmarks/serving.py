@@ -24,6 +24,7 @@ import numpy as np
 
 CONNECTIONS = 64
 CONFIG = """
+limits: {rate: 100000}
 pipelines:
   main:
     sources: {bpr: {}, trending: {kind: trending}}

@@ -200,5 +200,41 @@ def test_prepared_items_give_the_same_lists(n_queries, spread):
     exclude = (rng.integers(0, 3000, 30 * n_queries), np.arange(0, 30 * n_queries + 1, 30))
     for mask in (None, allowed):
         plain = top_k_inner(queries, items, 20, exclude, mask)
-        for ours, theirs in zip(top_k_inner(queries, prepared(items, mask), 20, exclude), plain):
-            np.testing.assert_array_equal(ours, theirs)
+        for rounded in (False, True):
+            assert_same(top_k_inner(queries, prepared(items, mask, rounded=rounded), 20, exclude), plain)
+
+
+@given(st.integers(1, 4), st.integers(1, 3000), st.sampled_from([1, 7, 64, 200]), st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=40)
+def test_rounded_items_give_exactly_the_lists_of_all_float32_scores(n_queries, n_items, dim, seed):
+    rng = np.random.default_rng(seed)
+    queries, items = vectors(seed, n_queries, dim), vectors(seed + 1, n_items, dim)
+    items *= rng.lognormal(0, rng.choice([0, 1, 3]), (n_items, 1)).astype(np.float32)
+    items[rng.random(n_items) < 0.1] = items[0]  # equal scores
+    items[rng.random(n_items) < 0.05] = 0
+    allowed, exclude = rng.random(n_items) < 0.7, exclusions(seed, n_queries, n_items)
+    scores = np.where(allowed, all_scores(queries, items), np.float32(-np.inf))
+    found = top_k_inner(queries, prepared(items, allowed, rounded=True), 20, exclude)
+    assert_same(found, plain_top_k(scores, 20, exclude))
+
+
+@pytest.mark.parametrize("scale", [1e-37, 1e-30, 1e-3, 1e15, 1e37])
+def test_rounded_items_that_nearly_tie_or_are_no_usual_numbers_are_listed_as_others(scale):
+    shared = vectors(5, 1, 64)
+    items = ((shared + 1e-3 * vectors(6, 3000, 64)) * np.float32(scale)).astype(np.float32)
+    items[::7] = items[0]
+    items[5, 2], items[6, 3] = np.nan, np.inf
+    queries = np.concatenate([vectors(7, 2, 64), np.zeros((1, 64), np.float32), -shared]).astype(np.float32)
+    queries[1, 0] = np.nan
+    with np.errstate(all="ignore"):
+        wanted = plain_top_k(all_scores(queries, items), 15)
+    assert_same(top_k_inner(queries, prepared(items, rounded=True), 15), wanted)
+
+
+def test_a_hundredth_of_the_error_of_rounding_loses_items(monkeypatch):
+    queries, items = vectors(8, 4, 64), np.repeat(vectors(9, 1, 64), 3000, axis=0) + 1e-3 * vectors(10, 3000, 64)
+    wanted, _ = plain_top_k(all_scores(queries, items), 20)
+    assert_array_equal(top_k_inner(queries, prepared(items, rounded=True), 20)[0], wanted)
+    error = topk.Rounded.error
+    monkeypatch.setattr(topk.Rounded, "error", staticmethod(lambda dim: error(dim) / 100))
+    assert (top_k_inner(queries, prepared(items, rounded=True), 20)[0] != wanted).any()

@@ -3,6 +3,7 @@
 import numpy as np
 from numba import njit
 
+ROWS = 1024  # items scored for one query, then for the next: they stay in the cache
 CHUNK = 64  # scores tested at once, with vector instructions
 
 MISSING = np.int32(2**31 - 1)  # worse than any item of the same score
@@ -169,3 +170,60 @@ def pairs(queries, items, rows, cols, out):
     """The inner product of queries[rows[i]] and items[cols[i]] for every i."""
     for i in range(len(out)):
         out[i] = _dot(queries[rows[i]], items[cols[i]])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def rounded(vectors, whole, scale):
+    """Fills whole and scale with the vectors; a scale that is no usual number becomes nan."""
+    for row in range(len(vectors)):
+        vector, largest = vectors[row], np.float32(0)
+        for i in range(len(vector)):
+            size = abs(vector[i])
+            largest = size if not size <= largest else largest  # a nan is the largest
+        step = largest / np.float32(127)
+        usual = largest == 0 or np.float32(1e-30) < step < np.float32(1e30)
+        scale[row] = step if usual else np.float32(np.nan)
+        for i in range(len(vector)):
+            whole[row, i] = np.int8(np.rint(vector[i] / step)) if usual and largest > 0 else np.int8(0)
+
+
+@njit(cache=True, nogil=True)
+def by_rounded(
+    queries,
+    small_queries,
+    query_scale,
+    items,
+    small_items,
+    item_scale,
+    codes,
+    query_norms,
+    item_norms,
+    share,
+    tiny,
+    excluded,
+    offsets,
+    top_scores,
+    top_items,
+):
+    """Offers to each query's heap the items whose rounded score might reach it, with their float32 scores."""
+    for first in range(0, len(items), ROWS):
+        last, reaches = min(first + ROWS, len(items)), False
+        for row in range(len(queries)):
+            heap, names, query = top_scores[row], top_items[row], queries[row]
+            small = small_queries[row].astype(np.int16)  # 16 bits times 8 is one instruction for many
+            reach = query_norms[row] * item_norms[first]
+            error, scale = reach * share + tiny, query_scale[row]
+            if reach + error < heap[0]:
+                continue
+            reaches, bar = True, np.float32(heap[0] - 1.000001 * error)
+            for at in range(first, last):
+                item, total = small_items[at], np.int32(0)
+                for i in range(len(small)):
+                    total = np.int32(total + np.int32(np.int32(small[i]) * np.int32(item[i])))  # or it would be 64 bits
+                if np.float32(total) * (scale * item_scale[at]) < bar:  # never of a nan
+                    continue
+                score = _dot(query, items[at])
+                if _offer_if_better(heap, names, score, codes[at], excluded, offsets[row], offsets[row + 1]):
+                    bar = np.float32(heap[0] - 1.000001 * error)
+        if not reaches:
+            return

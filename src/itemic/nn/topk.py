@@ -11,10 +11,11 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int, Int32
+from jaxtyping import Bool, Float32, Float64, Int, Int8, Int32
 
 from itemic import threads
 
@@ -30,6 +31,7 @@ TINY = float(np.finfo(np.float32).tiny)  # what a processor may flush to zero
 SOME = 32  # queries for which BLAS takes longer to turn the items round than to multiply, if items stand behind
 NARROW = 1024  # items multiplied at once then: what they give fits the first-level cache
 FEW = 8  # queries for which bounding the items costs more than scoring them
+FEWER = 4  # queries for which reading items costs more than multiplying, so that rounded ones are sooner read
 
 
 def top_k(scores: Float32[np.ndarray, "queries items"], k: int, exclude: Exclude | None = None) -> Top:
@@ -74,10 +76,16 @@ class Prepared(NamedTuple):
     items: Float32[np.ndarray, "items dim"]
     codes: Int32[np.ndarray, " items"]
     norms: Float64[np.ndarray, " items"]
+    rounded: "Rounded | None" = None
+    """The same in a quarter of the memory, which few queries read in less time."""
 
 
-def prepared(items: Float32[np.ndarray, "items dim"], allowed: Bool[np.ndarray, " items"] | None = None) -> Prepared:
+def prepared(
+    items: Float32[np.ndarray, "items dim"], allowed: Bool[np.ndarray, " items"] | None = None, *, rounded: bool = False
+) -> Prepared:
     """The items in the order in which they are searched: a list soon full of large scores spares the short vectors.
+
+    `rounded` ones are kept beside them, for those who are asked by few at a time; answers are the same.
 
     >>> prepared(np.array([[0, 1], [0, 3], [0, 2]], np.float32), np.array([True, True, False])).codes.tolist()
     [1, 0]
@@ -89,7 +97,8 @@ def prepared(items: Float32[np.ndarray, "items dim"], allowed: Bool[np.ndarray, 
     norms = np.empty(len(items))
     kernels.norms(items, norms)
     order = np.argsort(-norms, kind="stable")
-    return Prepared(items[order], codes[order], norms[order])
+    items = items[order]
+    return Prepared(items, codes[order], norms[order], Rounded.of(items) if rounded else None)
 
 
 def top_k_inner(
@@ -123,9 +132,15 @@ def top_k_inner(
         kernels.direct(queries, given, codes, values, offsets, top.scores, top.items)
         kernels.finish(top.scores, top.items)
         return top.items, top.scores
-    items, codes, item_norms = items if isinstance(items, Prepared) else prepared(items, allowed)
+    items, codes, item_norms, rounded = items if isinstance(items, Prepared) else prepared(items, allowed)
     query_norms = np.empty(len(queries))
     kernels.norms(queries, query_norms)
+    if product is None and rounded is not None and len(queries) <= FEWER:
+        small, bounds = Rounded.of(queries), (query_norms, item_norms, Rounded.error(dim), dim * TINY)
+        arrays = (queries, small.whole, small.scale, items, rounded.whole, rounded.scale, codes, *bounds)
+        kernels.by_rounded(*arrays, values, offsets, top.scores, top.items)
+        kernels.finish(top.scores, top.items)
+        return top.items, top.scores
     work = len(queries) * items.size
     product = product or (fastest_product() if work > 10**9 else FLOAT32)
     screened, share = product.prepare(items), product.error(dim)
@@ -214,6 +229,30 @@ def _bfloat16_buffer(n: int):
     import torch
 
     return torch.empty(n, dtype=torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """Vectors as whole numbers up to 127, each times a scale of its own, which is nan where that cannot be."""
+
+    whole: Int8[np.ndarray, "rows dim"]
+    scale: Float32[np.ndarray, " rows"]
+
+    @classmethod
+    def of(cls, vectors: Float32[np.ndarray, "rows dim"]) -> "Rounded":
+        from itemic.nn import _topk_kernels as kernels
+
+        found = cls(np.empty(vectors.shape, np.int8), np.empty(len(vectors), np.float32))
+        kernels.rounded(vectors, found.whole, found.scale)
+        return found
+
+    @staticmethod
+    def error(dim: int) -> float:
+        """How far a product of two rounded vectors is from the float32 score, as a share of their two norms.
+
+        Whole numbers miss a value by half a step at most, a 254th of the largest: a vector by √dim / 254 of its norm.
+        """
+        return 2.01 * dim**0.5 / 254 + dim / 254**2 + 4 * dim * 2**-24
 
 
 # Rounding: dim · 2⁻²⁴ for each of the two float32 sums compared, twice that for sums of rounded pairs;

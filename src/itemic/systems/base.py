@@ -35,6 +35,9 @@ class SystemConfig(ModelConfig):
 class Recommender(Model[C, M]):
     """Answers "which items?": a Query in, a Ranking out. Systems derive from one of the bases below."""
 
+    _open: tuple[Int32[np.ndarray, " candidates"], Bool[np.ndarray, " items"]] | None = None
+    """The candidates of the request before and what they say of all items: those of a service often share them."""
+
     def rank(self, query: Query, k: int = 10) -> Ranking:
         """The k best items of each request, ties to the lower code, -1 where fewer than k may be ranked.
 
@@ -48,7 +51,7 @@ class Recommender(Model[C, M]):
         if not 1 <= k <= n_items:
             raise QueryError(f"k is {k:,}; the catalogue has {n_items:,} items. Ask for 1 to {n_items:,}.")
         items, scores = np.empty((len(query), k), np.int32), np.empty((len(query), k), np.float32)
-        allowed = _allowed(query, n_items)
+        allowed = self._allowed(query, n_items)
         for start, stop in self._blocks(len(query)):
             block = query.block(start, stop)
             if isinstance(block.candidates, Ragged):
@@ -57,6 +60,17 @@ class Recommender(Model[C, M]):
                 answer = self._rank_block(block, k, allowed)
             items[start:stop], scores[start:stop] = answer
         return Ranking(items, scores, self.catalogue.items)
+
+    def _allowed(self, query: Query, n_items: int) -> Bool[np.ndarray, " items"] | None:
+        if query.candidates is None or isinstance(query.candidates, Ragged):
+            return None
+        asked, last = np.asarray(query.candidates), self._open
+        if last is not None and len(last[1]) == n_items and np.array_equal(last[0], asked):
+            return last[1]
+        allowed = np.zeros(n_items, dtype=bool)
+        allowed[asked] = True
+        self._open = asked.copy(), allowed
+        return allowed
 
     def score(self, query: Query) -> Ragged:
         """The score of each of `query.candidates`, in their order: float32 rows as long as the candidates'.
@@ -357,14 +371,6 @@ class VectorRecommender(Recommender[C, M]):
         assert isinstance(query.candidates, Ragged)
         vectors = np.ascontiguousarray(self.query_vectors(query), np.float32)
         return score_pairs(vectors, self.item_vectors(), query.candidates.row_of_value, query.candidates.values)
-
-
-def _allowed(query: Query, n_items: int) -> Bool[np.ndarray, " items"] | None:
-    if query.candidates is None or isinstance(query.candidates, Ragged):
-        return None
-    allowed = np.zeros(n_items, dtype=bool)
-    allowed[np.asarray(query.candidates)] = True
-    return allowed
 
 
 def best_candidates(
