@@ -17,7 +17,7 @@ serve: $(VENV)/installed-serve
 	@$(BIN)/itemic serve runs/demo/ease runs/demo/itemknn runs/demo/lightgcn --data runs/demo/shop --store runs/demo/events.db
 
 test: $(VENV)/installed-dev
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
 
 test-slow: $(VENV)/installed-dev
 	@$(BIN)/pytest -m slow

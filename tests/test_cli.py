@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -65,10 +64,11 @@ def test_help_is_there_in_half_a_second_and_imports_nothing_heavy():
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
     )
     seconds = []
-    for _ in range(3):  # the best of three: other work on the machine is not ours
-        start = time.perf_counter()
+    for _ in range(3):  # the best of three, of the processor: other work on the machine is not ours
+        start = os.times()
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        seconds.append(time.perf_counter() - start)
+        taken = os.times()
+        seconds.append(taken.children_user + taken.children_system - start.children_user - start.children_system)
     assert done.returncode == 0, done.stderr
     assert "itemic demo" in done.stdout
     assert min(seconds) < 0.5
