@@ -182,6 +182,15 @@ def test_a_result_says_what_was_run_on_what_and_what_came_out(place):
     assert facts["metrics"]["ndcg@5"]["published"] is None
 
 
+@pytest.mark.parametrize("able", [True, False])
+def test_a_result_says_so_where_training_was_in_another_precision(data, monkeypatch, able):
+    monkeypatch.setattr("itemic.nn.products.has_bfloat16", lambda: able)
+    monkeypatch.setattr("itemic.training.trainer.has_bfloat16", lambda: False)
+    training = {"epochs": 1, "precision": "bfloat16"}
+    document = measure(recipe(system="bpr", config={"dim": 4, "training": training}), data)
+    assert document.get("precision", "").startswith("float32") != able
+
+
 def test_the_value_is_that_of_evaluate_on_the_split_the_recipe_names(data):
     from itemic.data.splits import split
 

@@ -185,6 +185,7 @@ def measure(
         "version": VERSION,
         "fingerprint": dataset.fingerprint,
         "config": run.config,
+        **_other_precision(run.config),
     }
     if coverage:
         document["lent"] = coverage
@@ -266,6 +267,15 @@ def stopping_epoch(
     facts = _fitted(known(**config, **seed), carved.train, carved.test, folder).fitted_on
     what = "of the train users" if how.by == "users" else "of each user's train interactions"
     return _stopped(how.metric, f"{100 * how.holdout:g} % {what}, seed {how.seed}", [facts])
+
+
+def _other_precision(config: Mapping[str, Any]) -> dict[str, str]:
+    """What training computed in, where that is not what was asked for."""
+    if (config.get("training") or {}).get("precision") != "bfloat16":
+        return {}
+    from itemic.nn.products import has_bfloat16
+
+    return {} if has_bfloat16() else {"precision": "float32, as this processor has no bfloat16"}
 
 
 def device() -> str:
