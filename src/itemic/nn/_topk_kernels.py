@@ -187,6 +187,14 @@ def rounded(vectors, whole, scale):
             whole[row, i] = np.int8(np.rint(vector[i] / step)) if usual and largest > 0 else np.int8(0)
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _whole_dot(x, y, n):
+    total = np.int32(0)
+    for i in range(n):
+        total = np.int32(total + np.int32(np.int32(x[i]) * np.int32(y[i])))  # or it would be 64 bits
+    return total
+
+
 @njit(cache=True, nogil=True)
 def by_rounded(
     queries,
@@ -217,9 +225,8 @@ def by_rounded(
                 continue
             reaches, bar = True, np.float32(heap[0] - 1.000001 * error)
             for at in range(first, last):
-                item, total = small_items[at], np.int32(0)
-                for i in range(len(small)):
-                    total = np.int32(total + np.int32(np.int32(small[i]) * np.int32(item[i])))  # or it would be 64 bits
+                item = small_items[at]  # of the usual width the turns are known: a third less time
+                total = _whole_dot(small, item, 64) if len(small) == 64 else _whole_dot(small, item, len(small))
                 if np.float32(total) * (scale * item_scale[at]) < bar:  # never of a nan
                     continue
                 score = _dot(query, items[at])
