@@ -1,7 +1,7 @@
 """Latency of recommendations and events a second of a running service, under an open load from another process.
 
     python benchmarks/serving.py                                     # 100,000 items, 500 a second for 60 s
-    python benchmarks/serving.py --items 1000000 --graph              # a million, along a graph
+    python benchmarks/serving.py --items 1000000 --graph --links 48   # a million, along a graph
     python benchmarks/serving.py --items 5000 --users 2000 --seconds 5 --rate 200    # a try-out
 
 The request: recommend by user, one source of dot products (BPR, 64 wide), seen and availability filters, k=10, key
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=500)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--graph", action="store_true", help="Search along a graph that finds 0.95 of the 10 best.")
+    parser.add_argument("--links", type=int, default=16, help="Links of an item in the graph. Default: 16.")
     parser.add_argument("--load", nargs=3, help=argparse.SUPPRESS)  # what the process that loads is started with
     given = parser.parse_args()
     if given.load:
@@ -49,7 +50,7 @@ def main() -> None:
         folder = Path(place)
         fitted(given.items, given.users, folder)
         if given.graph:
-            print(itemic("index", folder / "bpr").rpartition(";")[0])
+            print(itemic("index", folder / "bpr", "--links", given.links).rpartition(";")[0])
         (folder / "serve.yaml").write_text(CONFIG)
         key = itemic("serve", "key", "add", "load", "--scope", "write", "--store", folder / "events.db").strip()
         begun = time.perf_counter()
