@@ -290,8 +290,7 @@ def _padded(q: Tensor, k: Tensor, v: Tensor, where: Where, start: int, dropout: 
 
 
 def _packed(q: Tensor, k: Tensor, v: Tensor, where: Where, start: int, dropout: float) -> Tensor:
-    """Attention of packed tokens [tokens, heads, dim], as they lie by a kernel where one fits, else one bucket at a
-    time."""
+    """Attention of packed tokens [tokens, heads, dim], as they lie by a kernel where one fits, else by buckets."""
     rule, positions, packing = where.allow, where.positions, where.packing
     assert packing is not None
     assert not isinstance(rule, Tensor), "packed tokens take a rule of places, not a mask"
@@ -314,6 +313,15 @@ def _packed(q: Tensor, k: Tensor, v: Tensor, where: Where, start: int, dropout: 
         made = varlen_attn(q, k, v, bounds_q, bounds_k, of_q.longest, packing.longest, window_size=sides)
         assert isinstance(made, Tensor)
         return made
+    return _by_buckets(q, k, v, where, packing, positions, dropout) if packing.buckets else v
+
+
+def _by_buckets(
+    q: Tensor, k: Tensor, v: Tensor, where: Where, packing: Packing, positions: Positions | None, dropout: float
+) -> Tensor:
+    """The same with the sequences of a bucket side by side."""
+    rule: Any = where.allow
+    causal, near = rule is masks.causal, rule if isinstance(rule, Near) else None
     pos = None if positions is None or where.pos is None else packing.split(where.pos)
     parts = []
     for n, (bucket, *qkv) in enumerate(zip(packing.buckets, _split_queries(q, where), *map(packing.split, (k, v)))):
@@ -329,8 +337,6 @@ def _packed(q: Tensor, k: Tensor, v: Tensor, where: Where, start: int, dropout: 
         q, k, v = (tensor.transpose(1, 2) for tensor in qkv)
         made = attend(q, k, v, _of_all_heads(allow), bias, causal=causal, near=near, dropout=dropout)
         parts.append(made.transpose(1, 2))
-    if not parts:
-        return v
     if where.queries is not None:
         return torch.cat(parts)[packing.order.argsort()].flatten(0, 1)
     return packing.join(parts)
