@@ -1,5 +1,6 @@
 """Attention of packed tokens on a CPU, by loops that read them where they lie."""
 
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from typing import Any
 
@@ -60,7 +61,9 @@ class _Packed(torch.autograd.Function):
         ctx.bounds = of_q.offsets.numpy(), of_k.offsets.numpy()
         ctx.save_for_backward(q, k, v, bias, made)
         given = [*_arrays(q, k, v), *ctx.bounds, *_arrays(bias), *ctx.settled, *_arrays(made)]
-        threads.over(lambda begin, end: attention(begin, end, *given), len(of_q.lengths), least=4)
+        with _alone(of_k, q):
+            threads.over(lambda begin, end: attention(begin, end, *given), len(of_q.lengths), _least(ctx.bounds[1]))
+        ctx.of_k = of_k
         return made
 
     @staticmethod
@@ -72,7 +75,8 @@ class _Packed(torch.autograd.Function):
         by = [gradients[0].contiguous(), *map(torch.empty_like, (q, k, v))]
         asked = bias if ctx.needs_input_grad[5] else bias[:0]
         n = len(ctx.bounds[0]) - 1
-        parts = max(1, min(n // 4, threads.PARTS * threads.count(), HELD // max(asked.numel(), 1)))
+        parts = min(n // _least(ctx.bounds[1]), threads.PARTS * threads.count(), HELD // max(asked.numel(), 1))
+        parts = max(1, parts)
         bounds = [n * part // parts for part in range(parts + 1)] if threads.count() > 1 else [0, n]
         by_bias = asked.new_zeros((len(bounds) - 1, *asked.shape))
         given = [*_arrays(q, k, v), *ctx.bounds, *_arrays(bias), *ctx.settled, *_arrays(made, *by)]
@@ -82,8 +86,19 @@ class _Packed(torch.autograd.Function):
             for part, (first, last) in list(enumerate(pairwise(bounds)))[begin:end]:
                 loop(first, last, *given, by_bias[part].numpy())
 
-        threads.over(some, len(by_bias))
+        with _alone(ctx.of_k, q):
+            threads.over(some, len(by_bias))
         return *by[1:], None, None, by_bias.sum(0) if len(asked) else None, None, None
+
+
+def _least(of_k: np.ndarray) -> int:
+    """Sequences of some 256 keys together: what repays handing it to a thread."""
+    return max(1, 256 * (len(of_k) - 1) // max(int(of_k[-1]), 1))
+
+
+def _alone(of_k: Packing, q: Tensor) -> AbstractContextManager[None]:
+    """Holds BLAS to one thread where its products are so large that it would take more, beside ours."""
+    return threads.single() if of_k.longest * q.shape[2] > 1 << 12 else nullcontext()
 
 
 def _arrays(*tensors: Tensor) -> list[np.ndarray]:
