@@ -15,7 +15,7 @@ import pyarrow as pa
 from jaxtyping import Float32, Int32
 from typing_extensions import TypeVar
 
-from itemic import threads
+from itemic import devices, threads
 from itemic.data import Dataset, EvalSet, Interactions, Ragged, Table
 from itemic.errors import ConfigError, DataError, ItemicError, LeakError, LoadError
 from itemic.files import replacing
@@ -48,7 +48,7 @@ class Part:
         if model is None:
             return self
         if self.role not in model.parts:
-            model.parts[self.role] = find(self.system)(**self.options)
+            model.parts[self.role] = find(self.system)(**self.options).to(model.device)
         return model.parts[self.role]
 
     def made(self, given: Any, owner: str) -> "Model":
@@ -126,6 +126,8 @@ class Model(Generic[C, M]):
         self._catalogue: Dataset | None = None
         self.histories: Ragged | None = None
         self._module: Any = None
+        self.device = devices.usual()
+        """Where its network is trained and answers; `to` changes it."""
 
     @classmethod
     def configured(cls, options: Mapping[str, Any]) -> Any:
@@ -159,8 +161,28 @@ class Model(Generic[C, M]):
 
             self._module = self.build(self.catalogue)
             self._module.load_state_dict({name: torch.from_numpy(array) for name, array in self.weights.items()})
-            self._module.eval()
+            self._module.to(devices.checked(self.device)).eval()
         return self._module
+
+    def to(self, device: str) -> Self:
+        """Moves the model and its parts to a device of torch, such as cpu or cuda: there they are trained and answer.
+
+        Raises:
+            ConfigError: torch finds no such device here.
+        """
+        place = devices.checked(device)
+        if self._module is not None:
+            self._module.to(place)
+        self.device = device
+        for model in self.parts.values():
+            model.to(device)
+        return self
+
+    def tensor(self, array: np.ndarray) -> "Tensor":
+        """The array as a tensor where the network lies."""
+        import torch
+
+        return torch.from_numpy(array).to(self.device)
 
     def fit(
         self,
@@ -171,16 +193,18 @@ class Model(Generic[C, M]):
         resume: bool = False,
         watch: Callable[[dict[str, float]], None] | None = None,
         devices: int = 1,
+        device: str | None = None,
     ) -> Self:
         """Learns from the interactions of `train`; `valid` is for models that stop early or choose by it.
 
         A trained model writes its log and checkpoints into `folder` when given one, and goes on from the newest
         checkpoint there with `resume`. `watch` is given the metrics of each validation; what it raises ends the fit.
         With `devices` it is trained by so many processes at once, which share the rows of each batch and end with the
-        weights of one; a script then needs its `if __name__ == "__main__":`.
+        weights of one; a script then needs its `if __name__ == "__main__":`. `device` is where it is trained and will
+        answer, as by `to`.
 
         Raises:
-            ConfigError: there is nothing to resume or to share among devices.
+            ConfigError: there is nothing to resume or to share among devices, or no such device.
             DataError: `train` lacks a table or column that the model needs, or is empty; `valid` has nothing to find.
             TrainingDiverged: a loss term is nan or infinite.
         """
@@ -190,6 +214,8 @@ class Model(Generic[C, M]):
                 f"the validation part of {train.name} has nothing to be found. Raise its share, or fit without."
             )
         threads.count()  # decided before a library is loaded that would take all CPUs
+        if device is not None:
+            self.to(device)
         start, self.fitted_on = time.perf_counter(), {}
         self.weights, self.tables, self.shape, self.vocabulary, self._module = {}, {}, {}, {}, None
         self._catalogue = train.catalogue
@@ -205,6 +231,8 @@ class Model(Generic[C, M]):
         else:
             from itemic.training import together
 
+            if devices > 1 and self.device != "cpu":
+                raise ConfigError(f"several processes train on the CPU, not on {self.device}. Leave out devices.")
             place = Path(folder) if folder is not None else None
             together(devices, self._train, train, valid, place, resume, watch=watch)
         self.finish()
@@ -246,6 +274,7 @@ class Model(Generic[C, M]):
                 f"{self.entry.name}: to resume, give the folder of the run: fit(..., folder=, resume=True)."
             )
         threads.apply()
+        place = devices.checked(self.device)
         seed = int(getattr(self.config, "seed", 0))
 
         def validate() -> dict[str, float]:
@@ -262,10 +291,11 @@ class Model(Generic[C, M]):
             **by_path(self.config.model_dump(mode="json")),
         }
         hooks = Hooks(self.on_epoch, self.on_step, validate if valid is not None or self.judges_itself else None)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
             torch.manual_seed(seed)
             self._module = self.build(self.catalogue)
             self.prepare(train)
+            self._module.to(place)
             trainer = Trainer(self._module, self.stages(train), hooks, seed=seed, folder=folder, about=about)
             at = trainer.fit(resume)
         self._module.eval()
@@ -276,7 +306,7 @@ class Model(Generic[C, M]):
 
     def _take_weights(self) -> None:
         """Makes `weights` the arrays of the module; on a CPU they share its memory."""
-        self.weights = {name: value.detach().cpu().numpy() for name, value in self._module.state_dict().items()}
+        self.weights = {name: value.numpy(force=True) for name, value in self._module.state_dict().items()}
 
     def survey(self, train: Dataset) -> None:
         """Puts into `shape` and `vocabulary` what `build` must know of the data: both are kept in the saved folder."""
@@ -342,6 +372,7 @@ class Model(Generic[C, M]):
         It is what `adopt` begins with, in models that keep nothing of a single item or user.
         """
         other: Any = type(self)(self.config, **{role: getattr(self, role).adopt(data) for role in self.declared})
+        other.device = self.device
         other._catalogue, other.weights, other.shape = data.catalogue, self.weights, dict(self.shape)
         other.histories, other.fitted_on = data.interactions.histories(), facts_of(data)
         return other

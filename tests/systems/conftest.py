@@ -3,6 +3,7 @@ these."""
 
 import atexit
 import shutil
+import sys
 import tempfile
 import zlib
 from functools import cache
@@ -14,6 +15,8 @@ from itemic.encoders.lm import PretrainedLM
 from itemic.encoders.vocabulary import Vocabulary
 from itemic.model import Encoder, ModelConfig
 from itemic.registry import encoder
+
+sys.path.insert(0, str(Path(__file__).parent))  # the modules beside the tests
 
 
 @encoder("column-for-tests")

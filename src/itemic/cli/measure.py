@@ -130,7 +130,10 @@ REPRODUCE_EXAMPLES = ["itemic reproduce --list", "itemic reproduce ease lastfm-l
 def reproduce(
     system: str | None, dataset: str | None, variant: str | None, folder: str | None, listing: bool
 ) -> Output:
-    """Run the published set-up of SYSTEM on DATASET and write what it measured to results/."""
+    """Run the published set-up of SYSTEM on DATASET and write what it measured to results/.
+
+    With ITEMIC_DEVICE=cuda it is run on a GPU.
+    """
     from itemic.evaluation import reproduce as run
     from itemic.evaluation import reproduce_list
 

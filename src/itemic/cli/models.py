@@ -78,6 +78,7 @@ FIT_EXAMPLES = [
     "itemic fit bpr my-data --set training.epochs=50 --out runs/b",
     "itemic fit bpr my-data --recipe runs/tune-bpr/best.yaml --out runs/b      (see itemic tune)",
     "itemic fit ilm my-data --lm Qwen/Qwen3-0.6B --out runs/t      (or a folder of transformers)",
+    "itemic fit sasrec my-data --device cuda --out runs/g    (trained on a GPU)",
     "itemic fit lightgcn my-data --devices 2 --out runs/l  (two processes, the same weights)",
     "itemic fit popularity my-data --all --out runs/p      (no split: everything)",
 ]
@@ -95,6 +96,9 @@ FIT_EXAMPLES = [
 @click.option("--out", type=click.Path(), metavar="FOLDER", help="Where to save. Default: runs/SYSTEM.")
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint of a run that was cut off.")
 @click.option("--devices", type=click.IntRange(1), default=1, metavar="N", help="Train in N processes. Default: 1.")
+@click.option(
+    "--device", metavar="NAME", help="Train on cuda, or another that torch finds. Default: ITEMIC_DEVICE or cpu."
+)
 def fit(
     system: str,
     data: str,
@@ -105,6 +109,7 @@ def fit(
     out: str | None,
     resume: bool,
     devices: int,
+    device: str | None,
 ) -> Output:
     """Fit SYSTEM on the train part of DATA and save it.
 
@@ -112,17 +117,22 @@ def fit(
     where DATA has one. Its log, metrics.jsonl, and its checkpoints are in FOLDER.run; the checkpoints go when it ends.
     """
     from itemic import registry, threads
+    from itemic.devices import described
     from itemic.files import check_place
 
     given = settings_of(settings) if lm is None else _with_lm(system, settings_of(settings), lm)
     options = given if recipe is None else _cooked(system, Path(recipe), given)
     model = registry.find(system)(**options)
+    if device is not None:
+        model.to(device)
     trained = "training" in type(model.config).model_fields
     whole = open_data(data)
     train = whole if everything else whole.train
     part = "the train part" if whole.split is not None and not everything else "all"
     how = f" of the split ({whole.split.label})" if whole.split is not None and not everything else ""
-    several = f"; {devices} processes" if devices > 1 else ""
+    several = (
+        f"; {devices} processes" if devices > 1 else f"; {described(model.device)}" if model.device != "cpu" else ""
+    )
     note(f"{system} on {whole.name}: {whole.n_users:,} users, {whole.n_items:,} items; fitting on {part}{how}: "
          f"{len(train.interactions):,} interactions; {threads.describe()}{several}")  # fmt: skip
     valid = whole.valid if trained and whole.split is not None and not everything and len(whole.valid) else None

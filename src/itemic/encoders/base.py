@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -46,6 +46,10 @@ class FromPretrained(Encoder[P]):
         """Where the model lies."""
         raise TypeError(f"{type(self).__name__} names no folder")
 
+    def to(self, device: str) -> Self:
+        vars(self).pop("reader", None)  # opened again, there
+        return super().to(device)
+
     @cached_property
     def model_hash(self) -> str:
         return content_hash(self.folder)
@@ -53,7 +57,8 @@ class FromPretrained(Encoder[P]):
     @property
     def bfloat16(self) -> bool:
         """Whether products are in bfloat16."""
-        return has_bfloat16() if self.config.precision == "auto" else self.config.precision == "bfloat16"
+        able = self.device != "cpu" or has_bfloat16()
+        return able if self.config.precision == "auto" else self.config.precision == "bfloat16"
 
     def solve(self, train: Dataset) -> dict[str, np.ndarray]:
         return {}  # the weights are the model's, and stay where they are

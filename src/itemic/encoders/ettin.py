@@ -21,6 +21,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import normalize
 
 from itemic.data import Dataset, EvalSet, Ragged
+from itemic.devices import moved
 from itemic.encoders.base import OfTexts
 from itemic.encoders.documents import ROLE_MARKS, Documents, Rows, documents_of, rows_of
 from itemic.encoders.fields import fields_of, settled
@@ -291,7 +292,7 @@ class Ettin(OfTexts[Config, Network], Speaker[Config, Network]):
 
     def loss_of(self, twin: str, phase: int, batch: Int64[Tensor, " rows"]) -> dict[str, Float[Tensor, ""]]:
         """What hidden words, or the next ones, come as a surprise."""
-        states, target = self._asked(twin, self._seen[phase], batch.numpy(), self.config.mlm_p[phase])
+        states, target = self._asked(twin, self._seen[phase], batch.numpy(force=True), self.config.mlm_p[phase])
         return {"hidden" if twin == "encoder" else "next": self.module.twin(twin).loss(states, target)}
 
     def _asked(
@@ -302,9 +303,10 @@ class Ettin(OfTexts[Config, Network], Speaker[Config, Network]):
         fill = -len(tokens.values) % (4 * STEP)
         offsets = torch.from_numpy(np.append(tokens.offsets, tokens.offsets[-1] + fill))
         token = torch.from_numpy(np.append(tokens.values, np.zeros(fill, np.int32))).long()
-        packing, ends = Packing(offsets, step=STEP), torch.from_numpy(np.append(ends, fill))
+        offsets, token, ends = moved((offsets, token, torch.from_numpy(np.append(ends, fill))), self.device)
+        packing = Packing(offsets, step=STEP)
         if twin == "encoder":
-            word = torch.arange(len(token)).masked_fill(token < N_MARKS, -1)
+            word = torch.arange(len(token), device=token.device).masked_fill(token < N_MARKS, -1)
             shown, hidden = mask_words(token, word, self.cutter.mask, len(self.cutter), p)
             return self.module.encoder(shown, packing)[hidden], token[hidden]
         at = (packing.place_from_end > ends[packing.row]).nonzero()[:, 0]
@@ -312,7 +314,7 @@ class Ettin(OfTexts[Config, Network], Speaker[Config, Network]):
 
     def validate(self, valid: EvalSet | None) -> dict[str, float]:
         twin, phase, _ = self.module.at.tolist()
-        with autocast(self.config.training):
+        with autocast(self.config.training, self.module.at.device.type):
             surprise = self.surprise(TWINS[twin], self._held[phase])
         return {"chance": math.exp(-surprise), "perplexity": math.exp(surprise)}
 
@@ -346,8 +348,8 @@ class Ettin(OfTexts[Config, Network], Speaker[Config, Network]):
 
     @torch.inference_mode()
     def _means(self, rows: Ragged) -> Float32[np.ndarray, "rows dim"]:
-        token, packing = packed(rows)
-        return normalize(row_means(self.module.encoder(token, packing), packing)).numpy()
+        token, packing = packed(rows, self.device)
+        return normalize(row_means(self.module.encoder(token, packing), packing)).numpy(force=True)
 
     def export(self, folder: str | Path) -> Path:
         """Writes folders `encoder` and `decoder`, for AutoModelForMaskedLM and AutoModelForCausalLM of transformers."""

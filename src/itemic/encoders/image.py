@@ -156,7 +156,7 @@ class Image(FromPretrained[Config]):
         """
         from itemic.encoders.vision import Reader
 
-        return Reader(self.folder, manner_of(self.folder), bfloat16=self.bfloat16)
+        return Reader(self.folder, manner_of(self.folder), bfloat16=self.bfloat16, device=self.device)
 
 
 def _contents(items: Table, name: str) -> pa.ChunkedArray:

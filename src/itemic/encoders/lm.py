@@ -8,13 +8,14 @@ its own it goes on with texts and says how likely they are.
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 from pydantic import Field
 
 from itemic.data import Dataset, Ragged, Table
+from itemic.devices import checked
 from itemic.encoders.base import FromPretrained, PretrainedConfig
 from itemic.encoders.pretrained import hub_folder
 from itemic.encoders.vocabulary import Vocabulary
@@ -69,7 +70,15 @@ class PretrainedLM(FromPretrained[Config], LanguageModel[Config]):
         """
         from itemic.encoders.talking import talker_of
 
-        return talker_of(self.folder)
+        talker = talker_of(self.folder)
+        talker.network.to(checked(self.device))
+        return talker
+
+    def to(self, device: str) -> Self:
+        super().to(device)
+        if "talker" in vars(self):
+            self.talker.network.to(checked(device))
+        return self
 
     def handed_over(self) -> "Talker":
         """The network, for one who changes it; whoever asks next is given another."""
@@ -134,10 +143,10 @@ class PretrainedLM(FromPretrained[Config], LanguageModel[Config]):
         for start in range(0, len(texts), BLOCK):
             rows = np.arange(start, min(start + BLOCK, len(texts)))
             some = said.take(rows)
-            answers = side_by_side(torch.from_numpy(some.values), torch.from_numpy(some.offsets))
+            answers = side_by_side(self.tensor(some.values), self.tensor(some.offsets))
             with torch.no_grad():
                 chances = self.talker.each_chance(self._prompts(before.take(rows)), answers)
-            found.append(chances[answers.real].numpy())
+            found.append(chances[answers.real].numpy(force=True))
         return Ragged(np.concatenate(found), said.offsets)
 
     def generate(self, prompts: Sequence[str], n_tokens: int = 64) -> list[str]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from itemic import threads
 from itemic.data import Ragged
+from itemic.devices import checked, moved
 from itemic.encoders.pretrained import FIRST_PLACE, pretrained
 from itemic.encoders.vocabulary import Vocabulary
 from itemic.errors import ConfigError
@@ -79,19 +80,21 @@ def manner_of(folder: Path) -> Manner:
 class Reader:
     """Texts to vectors, not normalised, by the model in a folder."""
 
-    def __init__(self, folder: Path, max_tokens: int | None, pooling: Pool | None, *, bfloat16: bool) -> None:
+    def __init__(
+        self, folder: Path, max_tokens: int | None, pooling: Pool | None, *, bfloat16: bool, device: str = "cpu"
+    ) -> None:
         """`max_tokens` and `pooling` where they are not to be as the folder says.
 
         Raises:
             ConfigError: the model cannot be read.
         """
-        self.manner, self.bfloat16 = manner_of(folder), bfloat16
+        self.manner, self.bfloat16, self.device = manner_of(folder), bfloat16, checked(device)
         self.pooling = pooling or self.manner.pooling
         inner = folder / self.manner.inner
         facts = _facts(inner / "config.json")
         self.network, self.vocabulary, places = _own(inner) if _is_ours(facts) else _theirs(inner, facts)
         self.max_tokens = int(min(places or LONGEST, max_tokens or self.manner.max_tokens or LONGEST))
-        self.network.eval()
+        self.network.to(self.device).eval()
 
     def read(self, texts: Sequence[str]) -> Float32[np.ndarray, "texts dim"]:
         """The vector of each text; nan for one without a token."""
@@ -105,13 +108,14 @@ class Reader:
         return self.network.dim
 
     def _vectors(self, rows: Ragged) -> Float32[np.ndarray, "texts dim"]:
-        packing = Packing(torch.from_numpy(rows.offsets))
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
-            states = self.network(torch.from_numpy(rows.values).long(), packing).float()
+        token, offsets = moved((torch.from_numpy(rows.values).long(), torch.from_numpy(rows.offsets)), self.device)
+        packing = Packing(offsets)
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            states = self.network(token, packing).float()
             if self.pooling == "mean":
-                return row_means(states, packing).numpy()
-            at = packing.offsets[:-1] if self.pooling == "cls" else packing.offsets[1:] - 1
-            return states[at].numpy()
+                return row_means(states, packing).numpy(force=True)
+            at = offsets[:-1] if self.pooling == "cls" else offsets[1:] - 1
+            return states[at].numpy(force=True)
 
 
 def vectors_of(

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from itemic.data import Ragged
 from itemic.data.dialogues import ROLES
+from itemic.devices import moved
 from itemic.encoders.documents import ROLE_MARKS, Documents
 from itemic.encoders.reading import TOKENS
 from itemic.encoders.vocabulary import MARKS, Vocabulary
@@ -53,7 +54,7 @@ class Speaker(LanguageModel[C, M]):
     def states(self, texts: Sequence[str]) -> Ragged:
         rows = self._begun(self.cutter.cut(texts))
         self._check_lengths(rows.lengths, "text")
-        return Ragged(np.concatenate([states.numpy() for _, states in self._decoded(rows)]), rows.offsets)
+        return Ragged(np.concatenate([states.numpy(force=True) for _, states in self._decoded(rows)]), rows.offsets)
 
     @torch.inference_mode()
     def log_probs(self, texts: Sequence[str], given: Sequence[str] | None = None) -> Ragged:
@@ -64,7 +65,8 @@ class Speaker(LanguageModel[C, M]):
         for token, states in self._decoded(rows):
             logits = self.decoder.logits(states[:-1])
             chance = logits.log_softmax(-1).gather(1, token[1:, None])[:, 0]
-            chances.append(np.append(np.float32(0), chance.numpy()))  # of the first token in all nothing is known
+            first = np.float32(0)  # of the first token in all nothing is known
+            chances.append(np.append(first, chance.numpy(force=True)))
         said = rows.places >= np.repeat(before.lengths, rows.lengths)
         return Ragged(np.concatenate(chances), rows.offsets).keep(said)
 
@@ -91,14 +93,16 @@ class Speaker(LanguageModel[C, M]):
         rng, order = Generator().manual_seed(seed), np.argsort(rows.lengths, kind="stable")
         made: list[list[int]] = [[]] * len(rows)
 
+        unsaid = moved(torch.tensor(UNSAID), self.device)
+
         def choose(logits: Tensor) -> Tensor:
-            logits[:, UNSAID] = -torch.inf
+            logits.index_fill_(1, unsaid, -torch.inf)
             return sample(logits, temperature, top_p, rng)
 
         with torch.inference_mode(), fast_products():
             for start in range(0, len(order), SIDE_BY_SIDE):
                 some = order[start : start + SIDE_BY_SIDE]
-                word, pos = _side_by_side(rows.take(some))
+                word, pos = moved(_side_by_side(rows.take(some)), self.device)
                 for n, said in zip(some, self.decoder.gone_on(word, pos, n_tokens, choose, N_MARKS).tolist()):
                     made[n] = [piece for piece in said if piece >= N_MARKS]
         return self.cutter.texts(Ragged.from_lists(made))
@@ -130,12 +134,13 @@ class Speaker(LanguageModel[C, M]):
         ends = np.flatnonzero(np.diff(rows.lengths.cumsum() // TOKENS)) + 1
         with fast_products():
             for some in np.split(np.arange(len(rows)), ends) if len(rows) else []:
-                token, packing = packed(rows.take(some))
+                token, packing = packed(rows.take(some), self.device)
                 yield token, self.decoder(token, packing)
 
 
-def packed(rows: Ragged) -> tuple[Int64[Tensor, " tokens"], Packing]:
-    return torch.from_numpy(rows.values).long(), Packing(torch.from_numpy(rows.offsets))
+def packed(rows: Ragged, device: str = "cpu") -> tuple[Int64[Tensor, " tokens"], Packing]:
+    token, offsets = moved((torch.from_numpy(rows.values).long(), torch.from_numpy(rows.offsets)), device)
+    return token, Packing(offsets)
 
 
 def _side_by_side(rows: Ragged) -> tuple[Int64[Tensor, "rows places"], Int64[Tensor, "rows places"]]:

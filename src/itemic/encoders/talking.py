@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from itemic.devices import moved
 from itemic.errors import ConfigError, some
 from itemic.nn.attention import attend
 from itemic.nn.decoding import Step, lineage
@@ -48,6 +49,11 @@ class Talker:
         return self.network.get_input_embeddings()(words)
 
     @property
+    def device(self) -> torch.device:
+        """Where the network lies."""
+        return self.network.get_input_embeddings().weight.device
+
+    @property
     def n_words(self) -> int:
         return self.network.get_input_embeddings().weight.shape[0]
 
@@ -64,10 +70,11 @@ class Talker:
         self, token: Int64[Tensor, " tokens"], bounds: Int64[Tensor, " bounds"], vectors: Float[Tensor, "soft dim"]
     ) -> Prompts:
         """The prompts of these words, packed; SOFT where the vectors go, in their order."""
+        token, bounds, vectors = moved((token, bounds, vectors), self.device)
         soft, lengths = token == SOFT, bounds.diff()
         x = splice(self.read(token.masked_fill(soft, 0)), soft, vectors)
         n = int(lengths.max())
-        real = torch.arange(n) >= n - lengths[:, None]
+        real = torch.arange(n, device=self.device) >= n - lengths[:, None]
         return Prompts(x.new_zeros(len(lengths), n, x.shape[1]).masked_scatter(real[..., None], x), real)
 
     def told(self, prompts: Prompts, answers: Texts) -> Float[Tensor, "batch n words"]:
@@ -132,7 +139,8 @@ class Talker:
         near = sees if window is None else sees & (place[..., None] - places[:, None] < window)
         whole, near = sees[:, None], near[:, None]
         if config._attn_implementation == "eager":
-            whole, near = (torch.zeros(x.shape).masked_fill(~x, torch.finfo().min) for x in (whole, near))
+            seen = whole.new_zeros((), dtype=torch.float32)
+            whole, near = (seen.where(x, torch.finfo().min) for x in (whole, near))
         if "sliding_attention" in kinds:
             return {"full_attention": whole, "sliding_attention": near}
         return whole if kinds else near
@@ -140,7 +148,7 @@ class Talker:
     def _by_rows(self, prompts: Prompts) -> Step:
         """Each beam is a row of its own, with what the model keeps of its prompt."""
         say, width = self._saying(prompts), 1
-        queries = torch.arange(len(prompts.real))
+        queries = torch.arange(len(prompts.real), device=self.device)
 
         def step(code: Tensor | None, parent: Tensor | None) -> Tensor:
             nonlocal width
@@ -157,13 +165,13 @@ class Talker:
         """Word after word of new text for each prompt, at most so many, until all have ended; `choose` takes a word of
         the logits of all. What has ended goes on with `end`."""
         say = self._saying(prompts)
-        word, done = choose(say(None, None)), torch.zeros(len(prompts.real), dtype=torch.bool)
+        word, done = choose(say(None, None)), prompts.real.new_zeros(len(prompts.real))
         for n in range(limit):
             word = word.masked_fill(done, self.end)
             done |= word == self.end
             if done.all():
                 return
-            yield word
+            yield word.cpu()
             if n + 1 < limit:
                 word = choose(say(word, None))
 

@@ -91,7 +91,7 @@ class Text(FromPretrained[Config], OfTexts[Config]):
             ConfigError: it cannot be read, or has not the width that is asked for.
         """
         config = self.config
-        reader = Reader(self.folder, config.max_tokens, config.pooling, bfloat16=self.bfloat16)
+        reader = Reader(self.folder, config.max_tokens, config.pooling, bfloat16=self.bfloat16, device=self.device)
         if config.dim is not None and config.dim > reader.dim:
             raise ConfigError(
                 f"text: dim is {config.dim:,}, but vectors of {config.model} have {reader.dim:,}. Lower it."

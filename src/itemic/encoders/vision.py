@@ -12,6 +12,7 @@ from jaxtyping import Float32
 from safetensors import SafetensorError
 
 from itemic import threads
+from itemic.devices import checked
 from itemic.encoders.pixels import Frames, Manner
 from itemic.errors import ConfigError, some
 from itemic.nn.products import fast_products
@@ -33,14 +34,15 @@ IMAGES = 8
 class Reader:
     """Frames to vectors, not normalised, by the model in a folder."""
 
-    def __init__(self, folder: Path, manner: Manner, *, bfloat16: bool) -> None:
+    def __init__(self, folder: Path, manner: Manner, *, bfloat16: bool, device: str = "cpu") -> None:
         """Opens it, and reads a black image to see that the two fit.
 
         Raises:
             ConfigError: it cannot be read.
         """
-        self.manner, self.bfloat16 = manner, bfloat16
+        self.manner, self.bfloat16, self.device = manner, bfloat16, checked(device)
         self.network, self.output = _network(folder)
+        self.network.to(self.device)
         try:
             self.dim = self.read(np.zeros((1, *manner.frame, 3), manner.dtype)).shape[1]
         except (ValueError, RuntimeError) as error:
@@ -56,11 +58,11 @@ class Reader:
             return np.concatenate(threads.spread(self._vectors, parts))
 
     def _vectors(self, frames: Frames) -> Float32[np.ndarray, "images dim"]:
-        pixels = torch.from_numpy(self.manner.ready(frames))
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+        pixels = torch.from_numpy(self.manner.ready(frames)).to(self.device)
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             found = self.network(pixel_values=pixels)
             vectors = found.last_hidden_state[:, 0] if self.output == "first" else found[self.output]
-            return vectors.float().numpy()
+            return vectors.float().numpy(force=True)
 
 
 def _network(folder: Path) -> tuple[Any, str]:

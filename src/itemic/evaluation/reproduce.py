@@ -4,7 +4,6 @@ import hashlib
 import itertools
 import json
 import os
-import platform
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from itemic import devices, registry, threads
 from itemic import metrics as formulas
-from itemic import registry, threads
 from itemic.data import TRAIN, VALID, Dataset, EvalSet
 from itemic.data.readers.known import known_set
 from itemic.data.splits import split
@@ -179,7 +178,7 @@ def measure(
         "queries": first.n_queries,
         "skipped": first.n_skipped,
         "seconds": round(run.seconds, 3),
-        "device": device(),
+        "device": devices.described(devices.usual()),
         "threads": threads.count(),
         "seeds": recipe.seeds,
         "version": VERSION,
@@ -275,21 +274,8 @@ def _other_precision(config: Mapping[str, Any]) -> dict[str, str]:
         return {}
     from itemic.nn.products import has_bfloat16
 
-    return {} if has_bfloat16() else {"precision": "float32, as this processor has no bfloat16"}
-
-
-def device() -> str:
-    """The model of the CPU.
-
-    >>> len(device()) > 0
-    True
-    """
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
+    able = devices.usual() != "cpu" or has_bfloat16()
+    return {} if able else {"precision": "float32, as this processor has no bfloat16"}
 
 
 def _divided(recipe: Recipe, dataset: Dataset, seed: int) -> Division:

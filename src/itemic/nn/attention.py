@@ -297,7 +297,7 @@ def _packed(q: Tensor, k: Tensor, v: Tensor, where: Where, start: int, dropout: 
     if positions is not None and type(positions).bias is Positions.bias:
         positions = None
     causal, near = rule is masks.causal, rule if isinstance(rule, Near) else None
-    of_q = packing if where.queries is None else Packing(torch.arange(len(packing.lengths) + 1) * where.queries)
+    of_q = packing if where.queries is None else packing.evenly(where.queries)
     if dropout and q.device.type == "cpu" and q.dtype == torch.float32 and (positions is None or where.pos is None):
         places_q, places_k = torch.arange(of_q.longest), torch.arange(packing.longest)
         bias = None if positions is None else positions.bias(places_q, places_k)

@@ -24,6 +24,10 @@ class Said(NamedTuple):
     numbers: Float[Tensor, "things numbers"]
     """nan where one is missing."""
 
+    def to(self, device: "torch.device | str") -> "Said":
+        """The same on a device; its graphs are moved as modules are, themselves."""
+        return Said([graph.to(device) for graph in self.bags], self.numbers.to(device))
+
     def topics(self, n: int) -> Float[Tensor, "values topics"]:
         """A vector for each value of all attributes, whose sums over things are about as near each other as these are.
 
@@ -48,10 +52,10 @@ class Said(NamedTuple):
         rng, key = np.random.default_rng(0), np.zeros(len(self.numbers), np.uint64)
         for graph in self.bags:
             mark = rng.integers(2**64, size=graph.shape[1], dtype=np.uint64)  # sums of these collide once in 2^64
-            sums = np.add.reduceat(mark[graph.columns.numpy()], graph.offsets[:-1].numpy())
+            sums = np.add.reduceat(mark[graph.columns.numpy(force=True)], graph.offsets[:-1].numpy(force=True))
             key = key * np.uint64(0x9E3779B97F4A7C15) + sums
         for number in self.numbers.T:
-            key = key * np.uint64(0x9E3779B97F4A7C15) + number.contiguous().numpy().view(np.uint32)
+            key = key * np.uint64(0x9E3779B97F4A7C15) + number.contiguous().numpy(force=True).view(np.uint32)
         _, first, same = np.unique(key, return_index=True, return_inverse=True)
         return first, same
 

@@ -203,7 +203,8 @@ def sample(
         return logits.argmax(-1)
     chance, word = (logits / temperature).softmax(-1).sort(-1, descending=True)
     chance[chance.cumsum(-1) - chance >= top_p] = 0
-    return word.gather(-1, torch.multinomial(chance, 1, generator=rng))[:, 0]
+    drawn = torch.multinomial(chance.cpu(), 1, generator=rng).to(word.device)  # the generator is a CPU's
+    return word.gather(-1, drawn)[:, 0]
 
 
 def _sorted(codes: Int[np.ndarray, "items levels"]) -> Int[np.ndarray, " items"]:

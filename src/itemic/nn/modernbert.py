@@ -98,7 +98,7 @@ class ModernBert(nn.Module):
     ) -> Int[Tensor, "batch made"]:
         """At most n words behind padded rows, each chosen by its logits; a row ends with the first that is one of the
         `n_ends` first words, and has zeros from there on."""
-        cache, over, made = Cache(), torch.zeros(len(word), dtype=torch.bool), []
+        cache, over, made = Cache(), word.new_zeros(len(word), dtype=torch.bool), []
         for _ in range(n):
             states = self(word, pos=pos, cache=cache)[:, -1]
             chosen = choose(self.logits(states)).masked_fill(over, 0)

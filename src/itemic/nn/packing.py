@@ -47,6 +47,10 @@ class Packing:
         self.offsets, self.waste, self.step = offsets, waste, step
         self.lengths = offsets.diff()
 
+    def evenly(self, n: int) -> "Packing":
+        """As many sequences of n tokens each."""
+        return Packing(torch.arange(len(self.offsets), device=self.offsets.device) * n)
+
     @cached_property
     def row(self) -> Int64[Tensor, " tokens"]:
         """The sequence of each token."""

@@ -31,7 +31,7 @@ def side_by_side(token: Int[Tensor, " tokens"], bounds: Int64[Tensor, " bounds"]
     """
     lengths = bounds.diff()
     real = torch.arange(int(lengths.max()) if len(lengths) else 0, device=token.device) < lengths[:, None]
-    return Texts(torch.zeros(real.shape, dtype=torch.int64).masked_scatter(real, token.long()), real)
+    return Texts(real.new_zeros(real.shape, dtype=torch.int64).masked_scatter(real, token.long()), real)
 
 
 class Windowed(Attention):

@@ -81,6 +81,10 @@ class ItemTokenizer(Tokenizer[C, M]):
         """The vectors that codes stand for; those of the first levels alone where only these are given."""
         raise TypeError(f"{type(self).__name__} cannot go from codes to vectors")
 
+    def placed(self, x: "Tensor") -> "Tensor":
+        """The tensor where `coded` and `meant` compute: where the network lies, if there is one."""
+        return x
+
     # What all of them do ----------------------------------------------------------------------------------------------
 
     @property
@@ -92,7 +96,7 @@ class ItemTokenizer(Tokenizer[C, M]):
         self._check_width(vectors)
         codes = np.full((len(vectors), len(self.content_sizes)), -1, np.int32)
         for start, there, x in blocks(vectors):
-            codes[start + there] = self.coded(x).numpy()
+            codes[start + there] = self.coded(self.placed(x)).numpy(force=True)
         return codes
 
     def decode(self, codes: Int32[np.ndarray, "rows some"]) -> Float32[np.ndarray, "rows dim"]:
@@ -102,7 +106,7 @@ class ItemTokenizer(Tokenizer[C, M]):
         codes = codes[:, : len(self.content_sizes)]
         there = (codes >= 0).all(1)
         vectors = np.full((len(codes), self.shape["dim"]), np.nan, np.float32)
-        vectors[there] = self.meant(torch.from_numpy(codes[there].astype(np.int64))).numpy()
+        vectors[there] = self.meant(self.placed(torch.from_numpy(codes[there].astype(np.int64)))).numpy(force=True)
         return vectors
 
     def unexplained(self, vectors: Float32[np.ndarray, "rows dim"], codes: Int32[np.ndarray, "rows some"]) -> float:
@@ -176,7 +180,8 @@ class ItemTokenizer(Tokenizer[C, M]):
         codes = np.full((len(content), len(self.sizes)), -1, np.int32)
 
         def costs(rows: Int64[np.ndarray, " rows"]) -> Float32[np.ndarray, "rows size"]:
-            return np.concatenate([self.last_costs(x).numpy() for _, _, x in blocks(vectors[there[rows]])])
+            parts = blocks(vectors[there[rows]])
+            return np.concatenate([self.last_costs(self.placed(x)).numpy(force=True) for _, _, x in parts])
 
         codes[there] = WAYS[self._way](content[there], known[known[:, 0] >= 0], self.content_sizes[-1], costs)
         return codes
@@ -214,6 +219,9 @@ class TrainedTokenizer(ItemTokenizer[T, M]):
     """
 
     judges_itself = True
+
+    def placed(self, x: "Tensor") -> "Tensor":
+        return x.to(self.device)
 
     def batches(self, train: Dataset, rng: "Generator") -> "Iterator[Float32[Tensor, 'batch dim']]":
         import torch

@@ -115,7 +115,7 @@ class FSQ(TrainedTokenizer[Config, Network]):
     @torch.no_grad()
     def last_costs(self, x: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows size"]:
         module = self.module
-        every = scalars_of(torch.arange(self.content_sizes[-1]), module.levels)
+        every = scalars_of(torch.arange(self.content_sizes[-1], device=x.device), module.levels)
         return distances(bounded(module.latent(x)[:, -1], module.levels).contiguous(), every)
 
     @torch.no_grad()

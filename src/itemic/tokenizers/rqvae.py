@@ -177,7 +177,7 @@ class RQVAE(TrainedTokenizer[Config, Network]):
 
     def on_epoch(self, epoch: int) -> None:
         if epoch and self.config.revive and epoch % self.config.revive == 0:
-            self.module.revive(self._some)
+            self.module.revive(self._some.to(self.device))
 
     def finish(self) -> None:
         super().finish()

@@ -25,7 +25,7 @@ def flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     {'step': 3, 'm': [{'#tensor': 'adam.m.0'}]}
     """
     if isinstance(value, Tensor):
-        tensors[path] = value.detach().contiguous().clone()
+        tensors[path] = value.detach().cpu().contiguous().clone()
         return {"#tensor": path}
     if isinstance(value, Mapping):
         pairs = {str(key): flatten(item, f"{path}.{key}", tensors) for key, item in value.items()}

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from itemic.devices import moved
 from itemic.errors import ConfigError, DataError, LoadError, TrainingDiverged
 from itemic.files import write_text
 from itemic.nn.products import has_bfloat16
@@ -61,7 +62,8 @@ class Stage:
     """For logs. A stage with the name of an earlier one continues its optimiser, its warmup and its schedule."""
     config: TrainingConfig
     batches: Callable[[Generator], Iterable[Any]]
-    """The batches of one epoch; every random draw comes from the generator it is given. For several processes a batch
+    """The batches of one epoch; every random draw comes from the generator it is given. Their tensors are moved to the
+    device of the module. For several processes a batch
     is a tensor, or a tuple of tensors, with a row for each example."""
     loss: Callable[[Any], Terms]
     """Means over the rows of a batch; what compares rows with each other looks at the `gathered` ones."""
@@ -127,6 +129,7 @@ class Trainer:
         self.module, self.stages, self.hooks = module, list(stages), hooks or Hooks()
         self.folder, self.about = folder, dict(about or {})
         self.group = current()
+        self.device = next((p.device for p in module.parameters()), torch.device("cpu"))
         self._writes = folder is not None and self.group.rank == 0
         self.rng = Generator().manual_seed(seed)
         self.at = Progress()
@@ -210,8 +213,8 @@ class Trainer:
         In a group of processes, adding up what each has got of its rows is left to be done.
         """
         with self.group.deal(batch) as (rows, weight):
-            with autocast(stage.config):
-                terms = stage.loss(rows)
+            with autocast(stage.config, self.device.type):
+                terms = stage.loss(moved(rows, self.device))
             values = weight * torch.stack([term.float() for term in terms.values()])
             (values.sum() / share).backward()
         for name, value in zip(terms, self.group.add(values.detach()).tolist()):
@@ -386,8 +389,8 @@ def _grouped(batches: Iterator[Any], size: int) -> Iterator[list[Any]]:
         yield group
 
 
-def autocast(config: TrainingConfig) -> AbstractContextManager[Any]:
+def autocast(config: TrainingConfig, device: str = "cpu") -> AbstractContextManager[Any]:
     """Where products are made in the precision that training has; in bfloat16 only where the processor has it, as
     others take five times as long for it."""
-    low = config.precision == "bfloat16" and has_bfloat16()
-    return torch.autocast("cpu", torch.bfloat16) if low else nullcontext()
+    low = config.precision == "bfloat16" and (device != "cpu" or has_bfloat16())
+    return torch.autocast(device, torch.bfloat16) if low else nullcontext()

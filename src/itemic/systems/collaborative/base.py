@@ -144,4 +144,4 @@ def sent_by_items(
 
     Added up over the edges of a user it gives the user's vector but for the part of their own free vector.
     """
-    return propagate(graph, nodes, n_layers - 1)[n_users:].mul_(n_layers / (n_layers + 1)).numpy()
+    return propagate(graph, nodes, n_layers - 1)[n_users:].mul_(n_layers / (n_layers + 1)).numpy(force=True)

@@ -112,4 +112,4 @@ class BUIR(FoldingRecommender[Config, Encoders]):
 
     def _predicted(self, x: Float32[np.ndarray, "rows dim"]) -> Float32[np.ndarray, "rows dim"]:
         with torch.no_grad():
-            return self.module.predictor(torch.from_numpy(x)).numpy()
+            return self.module.predictor(self.tensor(x)).numpy(force=True)

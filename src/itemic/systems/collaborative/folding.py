@@ -121,7 +121,7 @@ class FoldingRecommender(CollaborativeRecommender[C, S]):
         """Puts what the graph makes of all free vectors into `tables`, and what items send to somebody new."""
         assert module.graph is not None
         nodes, n_users = torch.cat([module.user, module.item]).detach(), len(module.user)
-        made = propagate(module.graph, nodes, n_layers).numpy()
+        made = propagate(module.graph, nodes, n_layers).numpy(force=True)
         self.tables |= {"user": made[:n_users], "item": made[n_users:]}
         self.tables["sent"] = sent_by_items(module.graph, nodes, n_users, n_layers)
 

@@ -115,7 +115,7 @@ class NGCF(GraphRecommender[Config, Network]):
         with torch.no_grad():
             states = self.module(self.module.graph)
             self.keep(self.module.joined(states))
-            self.tables["sent"] = torch.cat(states[:-1], 1)[self.catalogue.n_users :].numpy()
+            self.tables["sent"] = torch.cat(states[:-1], 1)[self.catalogue.n_users :].numpy(force=True)
         trained = np.flatnonzero(self.taken.lengths)
         received = self._received(self.taken.take(trained))
         self.tables["guess"] = np.linalg.lstsq(received, self.weights["nodes"][trained])[0]

@@ -115,6 +115,6 @@ class GraphRecommender(CollaborativeRecommender[C, S]):
 
     def keep(self, vectors: Float[Tensor, "nodes dim"]) -> None:
         """Makes `tables` of the final vectors of all nodes."""
-        user, item = (x.numpy() for x in vectors.split([self.catalogue.n_users, self.catalogue.n_items]))
+        user, item = (x.numpy(force=True) for x in vectors.split([self.catalogue.n_users, self.catalogue.n_items]))
         self.tables = {"user": user, "item": item}
         super().finish()

@@ -40,9 +40,9 @@ class CodeRecommender(Recommender[C, M]):
         codes = self.item_codes()
         if allowed is not None:
             some = np.flatnonzero(allowed)
-            return Trie.of(codes, some[coded(codes[some])])
+            return Trie.of(codes, some[coded(codes[some])]).to(self.device)
         if self._trie is None or self._trie[0] is not codes:
-            self._trie = codes, Trie.of(codes, np.flatnonzero(coded(codes)))
+            self._trie = codes, Trie.of(codes, np.flatnonzero(coded(codes))).to(self.device)
         return self._trie[1]
 
     def _score_candidates(self, query: Query) -> Float32[np.ndarray, " candidates"]:

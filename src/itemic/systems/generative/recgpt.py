@@ -19,6 +19,7 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from itemic.data import Dataset, EvalSet, Query, Ragged, Table
+from itemic.devices import moved
 from itemic.errors import ConfigError
 from itemic.model import Tokenizer, part
 from itemic.nn.attention import Where
@@ -151,9 +152,10 @@ class RecGPT(HistoryToCodes[Config, Network]):
         return followed(self._known, self._following, self.config.training.batch_size, rng)
 
     def loss(self, batch: Followed) -> dict[str, Float[Tensor, ""]]:
+        item, following = (items.numpy(force=True) for items in (batch.item, batch.following))
         with fast_products():
-            states = self._states(batch.item.numpy(), batch.offsets).float()
-        return {"codes": table_cross_entropy(states, self.module.head.weight, self._codes(batch.following).flatten())}
+            states = self._states(item, batch.offsets).float()
+        return {"codes": table_cross_entropy(states, self.module.head.weight, self._codes(following).flatten())}
 
     def adopt(self, train: Dataset) -> Self:
         """A model for other data, made without training: this one's network, codes and texts; their items.
@@ -185,15 +187,15 @@ class RecGPT(HistoryToCodes[Config, Network]):
 
     def search(self, query: Query, trie: Trie, k: int, forbidden: Ragged) -> Found:
         items, scores = torch.full((len(query), k), -1), torch.full((len(query), k), -torch.inf)
-        codes, allowed = torch.from_numpy(self.item_codes()), trie.place >= 0
+        codes, allowed = self.tensor(self.item_codes()), trie.place >= 0
         for rows, chances in self._chances(query):
             barred = forbidden.take(rows)
-            arrays = torch.from_numpy(barred.values), torch.from_numpy(barred.offsets)
+            arrays = self.tensor(barred.values), self.tensor(barred.offsets)
             if self.config.decode == "exact":
                 found = exact(chances, codes, k, arrays, allowed)
             else:
                 found = beam_search(at_once(chances), trie, len(rows), max(k, self.config.beam), k, arrays)
-            items[rows], scores[rows] = found
+            items[rows], scores[rows] = moved(found, "cpu")
         return Found(items, scores)
 
     def score_codes(self, query: Query, codes: Int32[np.ndarray, "n slots"]) -> Float32[np.ndarray, " n"]:
@@ -201,7 +203,7 @@ class RecGPT(HistoryToCodes[Config, Network]):
         scores, slots = np.full(len(codes), -np.inf, np.float32), np.arange(codes.shape[1])
         for rows, chances in self._chances(query):
             at, row = query.candidates.positions(rows), query.candidates.take(rows).row_of_value
-            scores[at] = chances.numpy()[row[:, None], slots, codes[at]].sum(1)
+            scores[at] = chances.numpy(force=True)[row[:, None], slots, codes[at]].sum(1)
         return scores
 
     def _chances(self, query: Query) -> Iterator[tuple[Int64[np.ndarray, " rows"], Float[Tensor, "rows slots codes"]]]:
@@ -216,19 +218,19 @@ class RecGPT(HistoryToCodes[Config, Network]):
             rows = told[start : start + READ]
             some = histories.take(rows)
             with torch.no_grad(), fast_products():
-                offsets, slots = torch.from_numpy(some.offsets), self.module.slots
-                newest = (offsets[1:, None] * slots) - torch.arange(slots, 0, -1)
+                offsets, slots = self.tensor(some.offsets), self.module.slots
+                newest = (offsets[1:, None] * slots) - torch.arange(slots, 0, -1, device=offsets.device)
                 logits = self.module.head(self._states(some.values, offsets)[newest])
                 yield rows, logits.float().log_softmax(-1)
 
     def _states(
         self, items: Int[np.ndarray, " items"], offsets: Int64[Tensor, " bounds"]
     ) -> Float[Tensor, "tokens dim"]:
-        content = torch.from_numpy(self.tables["content"][items]) if self.config.aux else None
+        content = self.tensor(self.tables["content"][items]) if self.config.aux else None
         return self.module(self._codes(items), content, Packing(offsets * self.module.slots))
 
-    def _codes(self, items: Any) -> Int64[Tensor, "items slots"]:
-        return torch.from_numpy(self.item_codes()[np.asarray(items)]).long()
+    def _codes(self, items: Int[np.ndarray, " items"]) -> Int64[Tensor, "items slots"]:
+        return self.tensor(self.item_codes()[items]).long()
 
     def _content_of(self, items: Table) -> Float32[np.ndarray, "items width"]:
         return np.asarray(self.codes.vectors.encode(items), np.float32)

@@ -18,6 +18,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from itemic.data import Dataset, Query, Ragged
+from itemic.devices import moved
 from itemic.model import Tokenizer, part
 from itemic.nn.attention import Cache, Where
 from itemic.nn.decoding import Found, Step, Trie, beam_search, lineage
@@ -103,7 +104,7 @@ class Network(nn.Module):
     ) -> list[Float[Tensor, "histories codes"]]:
         """What the decoder says of each level of the targets, given the levels before: logits."""
         n, levels = target.shape
-        own = Packing(torch.arange(n + 1, device=target.device) * levels)
+        own = packing.evenly(levels)
         x, memory = self.drop(self._said(target)).flatten(0, 1), self.read(codes, packing)
         where, there = Where(causal, own, self.before), Where(packing=packing, queries=levels)
         states = self.drop(self.decoder(x, where, memory, there)).unflatten(0, (n, levels))
@@ -189,15 +190,15 @@ class TIGER(HistoryToCodes[Config, Network]):
             yield Places(self._user[at], self._place[at])
 
     def loss(self, batch: Places) -> dict[str, Float[Tensor, ""]]:
-        known, item = cut(self._histories, batch.user.numpy(), batch.place.numpy())
+        known, item = cut(self._histories, batch.user.numpy(force=True), batch.place.numpy(force=True))
         codes, packing = self._packed(known.last(self.config.max_length))
-        target = torch.from_numpy(self.item_codes()[item]).long()
+        target = self.tensor(self.item_codes()[item]).long()
         told = self.module(codes, packing, target)
         return {f"level {n}": cross_entropy(logits.float(), target[:, n - 1]) for n, logits in enumerate(told, 1)}
 
     def _packed(self, histories: Ragged) -> tuple[Int64[Tensor, "items levels"], Packing]:
-        codes = torch.from_numpy(self.item_codes()[histories.values]).long()
-        return codes, Packing(torch.from_numpy(histories.offsets) * codes.shape[1])
+        codes = self.tensor(self.item_codes()[histories.values]).long()
+        return codes, Packing(self.tensor(histories.offsets) * codes.shape[1])
 
     # Answering --------------------------------------------------------------------------------------------------
 
@@ -208,20 +209,22 @@ class TIGER(HistoryToCodes[Config, Network]):
                 barred = forbidden.take(rows.numpy())
                 arrays = torch.from_numpy(barred.values), torch.from_numpy(barred.offsets)
                 step = self.module.step(memory, real)
-                items[rows], scores[rows] = beam_search(step, trie, len(rows), max(k, self.config.beam), k, arrays)
+                found = beam_search(step, trie, len(rows), max(k, self.config.beam), k, arrays)
+                items[rows], scores[rows] = moved(found, "cpu")
         return Found(items, scores)
 
     def score_codes(self, query: Query, codes: Int32[np.ndarray, "n levels"]) -> Float32[np.ndarray, " n"]:
         assert isinstance(query.candidates, Ragged)
-        scores, levels = torch.full((len(codes),), -torch.inf), torch.from_numpy(codes).long().clamp(min=0)
+        scores, levels = torch.full((len(codes),), -torch.inf), self.tensor(codes).long().clamp(min=0)
         with torch.no_grad(), fast_products():
             for rows, memory, real in self._memories(query):
                 asked = query.candidates.take(rows.numpy())
-                row = torch.from_numpy(asked.row_of_value)
+                row = self.tensor(asked.row_of_value)
                 at = torch.from_numpy(query.candidates.positions(rows.numpy()))
                 for part in range(0, len(at), SCORED):
                     some = slice(part, part + SCORED)
-                    scores[at[some]] = self.module.chances(memory[row[some]], real[row[some]], levels[at[some]])
+                    told = self.module.chances(memory[row[some]], real[row[some]], levels[at[some].to(levels.device)])
+                    scores[at[some]] = told.cpu()
         return scores.numpy()
 
     def _memories(self, query: Query) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -233,7 +236,7 @@ class TIGER(HistoryToCodes[Config, Network]):
         for start in range(0, len(by_length), READ):
             block = torch.from_numpy(by_length[start : start + READ])
             codes, packing = self._packed(histories.take(block.numpy()))
-            done = 0
+            done, order = 0, packing.order.cpu()
             for bucket, memory in zip(packing.buckets, packing.split(self.module.read(codes, packing))):
-                yield block[packing.order[done : done + len(memory)]], memory, bucket.real
+                yield block[order[done : done + len(memory)]], memory, bucket.real
                 done += len(memory)

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float32, Int, Int32
 
 from itemic.data import Ragged, Table
 from itemic.data.dialogues import Dialogues, Turns
+from itemic.devices import moved
 from itemic.encoders.lm import PretrainedLM
 from itemic.encoders.talking import SOFT, Prompts, Talker
 from itemic.errors import QueryError
@@ -142,7 +143,9 @@ class Asking:
             entity, at = np.unique(entity_of(places, n), return_inverse=True)
             items = self.vectors[torch.from_numpy(entity[entity < n_items])]
             users = torch.from_numpy(asked.users[entity[entity >= n_items] - n_items])
-            made = network.soft(items, users)[torch.from_numpy(at), torch.from_numpy((-1 - places) % n)]
+            where = torch.from_numpy(at), torch.from_numpy((-1 - places) % n)
+            items, users, where = moved((items, users, where), talker.device)
+            made = network.soft(items, users)[where]
         words = torch.from_numpy(token).clamp(min=SOFT)
         return talker.prompts(words, torch.from_numpy(asked.token.offsets), made)
 

@@ -69,7 +69,7 @@ class Exercises:
 
     def of(self, batch: Examples) -> tuple[Asked, Ragged]:
         """The requests of a batch, and the words that answer each."""
-        task, row, place = batch.task, batch.row.numpy(), batch.place.numpy()
+        task, row, place = batch.task, batch.row.numpy(force=True), batch.place.numpy(force=True)
         if task in OF_DIALOGUES:
             return self._of_dialogues(task, batch.template, row, place)
         if task in ABOUT_ITEMS:

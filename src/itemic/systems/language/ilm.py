@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from torch.nn.functional import cross_entropy
 
 from itemic.data import Dataset, EvalSet, Query, Ragged, Ranking, Table
 from itemic.data.dialogues import Dialogues
+from itemic.devices import moved
 from itemic.encoders.fields import settled, written
 from itemic.encoders.lm import PretrainedLM
 from itemic.encoders.talking import Prompts, Talker
@@ -178,7 +180,9 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
         module.phase.fill_(TITLES)
         if module.reader is not None:
             some = self.asking.vectors[torch.from_numpy(np.flatnonzero(self.tables["has"])[:READ])]
-            words = self.talker.read(torch.linspace(0, self.talker.n_words - 1, READ).long())
+            words = torch.linspace(0, self.talker.n_words - 1, READ).long()
+            some, words = moved((some, words), self.talker.device)
+            words = self.talker.read(words)
             ratio = norm_ratio(module.soft(some, some[:0]).flatten(0, 1), words)
             for weight in module.reader.adaptor.parameters():
                 weight.mul_(ratio)
@@ -190,7 +194,7 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
     def answered(self, batch: Examples) -> dict[str, Float[Tensor, ""]]:
         """Phase 2: the mean of -log of the chance of each word of the answers, each answer counting the same."""
         asked, answers = self._exercises.of(batch)
-        wanted = _texts(answers)
+        wanted = moved(_texts(answers), self.device)
         told = self.talker.told(self._prompts(asked), wanted)
         each = cross_entropy(told.flatten(0, 1).float(), wanted.token.flatten(), reduction="none")
         each = (each.view_as(wanted.real) * wanted.real).sum(1) / wanted.real.sum(1)
@@ -208,9 +212,10 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
         reader = self.module.reader
         if isinstance(reader, Reader):
             with torch.no_grad(), fast_products():
-                parts = scaled(self.asking.vectors, self.module.item_scale).split(READ)
+                vectors = self.asking.vectors.to(self.device)
+                parts = scaled(vectors, self.module.item_scale).split(READ)
                 made = [paired_vectors(reader.states(vectors), reader.heads) for vectors in parts]
-            self.tables["pair"] = torch.cat(made).numpy()
+            self.tables["pair"] = torch.cat(made).numpy(force=True)
 
     # Asking -----------------------------------------------------------------------------------------------------
 
@@ -219,6 +224,12 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
         """The language model: as its part has it, or with what was trained of it."""
         _ = self.module
         return self.lm.talker if self._own_talker is None else self._own_talker
+
+    def to(self, device: str) -> Self:
+        super().to(device)
+        if self._own_talker is not None:
+            self._own_talker.network.to(device)
+        return self
 
     def _prompts(self, asked: Asked) -> Prompts:
         return self.asking.prompts(asked, self.module, self.talker)
@@ -267,7 +278,7 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
     @contextmanager
     def _answering(self) -> Iterator[None]:
         with ExitStack() as stack:
-            for one in (torch.no_grad(), fast_products(), autocast(self.config.training)):
+            for one in (torch.no_grad(), fast_products(), autocast(self.config.training, self.talker.device.type)):
                 stack.enter_context(one)
             yield
 
@@ -314,7 +325,7 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
     def search(self, query: Query, trie: Trie, k: int, forbidden: Ragged) -> Found:
         assert query.history is not None
         if self.module.phase == GEOMETRY:
-            near = np.where(trie.place.numpy() >= 0, self._nearness(query), np.float32(-np.inf))
+            near = np.where(trie.place.numpy(force=True) >= 0, self._nearness(query), np.float32(-np.inf))
             items, scores = top_k(near, k, exclude=(forbidden.values, forbidden.offsets))
             return Found(torch.from_numpy(items).long(), torch.from_numpy(scores))
         items, scores = torch.full((len(query), k), -1), torch.full((len(query), k), -torch.inf)
@@ -329,7 +340,7 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
                 arrays = torch.from_numpy(barred.values), torch.from_numpy(barred.offsets)
                 width = max(k, self.config.beam)
                 found = beam_search(self.talker.step(prompts), trie, len(rows), width, k, arrays)
-                items[torch.from_numpy(rows)], scores[torch.from_numpy(rows)] = found
+                items[torch.from_numpy(rows)], scores[torch.from_numpy(rows)] = moved(found, "cpu")
         return Found(items, scores)
 
     def score_codes(self, query: Query, codes: Int32[np.ndarray, "n words"]) -> Float32[np.ndarray, " n"]:
@@ -344,7 +355,8 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
                 asking, at = np.unique(row[some], return_inverse=True)
                 prompts = self._prompts(self._requests(query.take(asking)))
                 each = Prompts(prompts.vectors[at], prompts.real[at])
-                scores[some] = self.talker.chances(each, _texts(until_end(codes[some]))).numpy()
+                answers = moved(_texts(until_end(codes[some])), self.device)
+                scores[some] = self.talker.chances(each, answers).numpy(force=True)
         return scores
 
     def _requests(self, query: Query) -> Asked:
@@ -358,9 +370,9 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
         assert isinstance(reader, Reader)
         assert query.history is not None
         with torch.no_grad(), fast_products():
-            users = scaled(torch.from_numpy(self._vectors_of(query.history)), scale)
+            users = scaled(self.tensor(self._vectors_of(query.history)), scale)
             told = paired_vectors(reader.states(users), reader.heads)
-            scores = best_pairs(told, torch.from_numpy(self.tables["pair"])).numpy()
+            scores = best_pairs(told, self.tensor(self.tables["pair"])).numpy(force=True)
         return np.where(self.tables["has"], scores, np.float32(-np.inf))
 
     def tell(

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Generator, Tensor
 
 from itemic.data import Ragged
+from itemic.devices import moved
 from itemic.encoders.vocabulary import Vocabulary
 from itemic.nn.text import side_by_side
 from itemic.systems.language import alignment
@@ -77,17 +78,20 @@ class Lessons:
         """What is minimised on a batch; equal items and equal texts are no negatives of each other, nor of a user is
         what that user took."""
         if isinstance(batch, ItemRows):
-            like, rows = self.like[batch.item], self.words.take(batch.item.numpy())
+            item, device = batch.item.cpu(), batch.item.device
+            rows = self.words.take(item.numpy())
             texts = side_by_side(torch.from_numpy(rows.values), torch.from_numpy(rows.offsets))
-            entity = reader.entities(self.items[batch.item])
+            like, vectors, texts = moved((self.like[item], self.items[item], texts), device)
+            entity = reader.entities(vectors)
             same = like[:, None] == like
             return alignment.item_text_losses(reader.qformer, reader.heads, entity, texts, same, self.begin)
-        left, right, kind = batch.left, batch.right, int(batch.kind[0])
+        left, right, kind = batch.left.cpu(), batch.right.cpu(), int(batch.kind[0])
         same = (left[:, None] == left) | (right[:, None] == right)
         same |= self._have_taken(left, right) if kind == USERS else left[:, None] == right
         vectors = self.users if kind == USERS else self.items
-        entities = reader.entities(vectors[left]), reader.entities(self.items[right])
-        loss = alignment.pair_loss(reader.qformer, reader.heads, *entities, same, kind)
+        same, one, other = moved((same, vectors[left], self.items[right]), batch.left.device)
+        sides = reader.entities(one), reader.entities(other)
+        loss = alignment.pair_loss(reader.qformer, reader.heads, *sides, same, kind)
         return {"users" if kind == USERS else "items": loss}
 
     def _have_taken(self, users: Int64[Tensor, " n"], items: Int64[Tensor, " m"]) -> Bool[Tensor, "n m"]:

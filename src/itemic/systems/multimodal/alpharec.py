@@ -19,6 +19,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from itemic.data import Dataset, Query, Ragged, Table
+from itemic.devices import moved
 from itemic.encoders.base import present
 from itemic.errors import QueryError
 from itemic.nn.graph import Graph, propagate
@@ -128,7 +129,7 @@ class AlphaRec(ByContent[Config, Network], PopularToSilent[Config, Network], Vec
         graph, n_users, n_layers = self.module.graph, self.catalogue.n_users, self.config.n_layers
         with torch.no_grad():
             own = self.module(self.module.content, self.module.bare)
-            item = normalize(propagate(graph, own, n_layers)[n_users:]).numpy()
+            item = normalize(propagate(graph, own, n_layers)[n_users:]).numpy(force=True)
             sent = sent_by_items(graph, own, n_users, n_layers) if n_layers else np.zeros_like(item)
         degree = np.bincount(self._taken.values, minlength=len(item)).astype(np.int32)
         self.tables |= {"item": item, "sent": sent, "degree": degree, "content": self._content}
@@ -178,12 +179,13 @@ class AlphaRec(ByContent[Config, Network], PopularToSilent[Config, Network], Vec
         other = self.moved(train)
         other.survey(train)
         other.prepare(train)
+        other.to(self.device)  # what prepare put beside the weights
         other.finish()
         return other
 
     def _own(self, content: Float32[np.ndarray, "rows content"]) -> Float32[np.ndarray, "rows dim"]:
         with torch.no_grad():
-            return self.module(*without_nan(content)).numpy()
+            return self.module(*moved(without_nan(content), self.device)).numpy(force=True)
 
     def _is_sought(self, query: Query) -> bool:
         """Whether requests say what is sought and that is to count.

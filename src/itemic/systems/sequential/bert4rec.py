@@ -191,8 +191,8 @@ class BERT4Rec(SequenceRecommender[Config, Network]):
         n = len(histories)
         gap = Ragged.repeated([self.catalogue.n_items], n)
         asked = histories.last(self.config.max_length - 1).joined(gap)
-        offsets = torch.from_numpy(asked.offsets)
-        found = self.module(torch.from_numpy(asked.values), Packing(offsets), offsets[1:] - 1).numpy()
+        offsets = self.tensor(asked.offsets)
+        found = self.module(self.tensor(asked.values), Packing(offsets), offsets[1:] - 1).numpy(force=True)
         return np.column_stack([found, np.ones(n, np.float32)]) if self.config.out_bias else found
 
     def finish(self) -> None:

@@ -18,6 +18,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import embedding, silu
 
 from itemic.data import Dataset, Ragged, Table
+from itemic.devices import moved
 from itemic.encoders.base import present
 from itemic.errors import ConfigError
 from itemic.nn.dropout import Dropout
@@ -171,14 +172,14 @@ class FMRLRec(ByContent[Config, Network], SequenceRecommender[Config, Network]):
     def finish(self) -> None:
         super().finish()
         with torch.no_grad(), fast_products():
-            self.tables["item"] = self.module.items(self.module.content, self.module.bare).numpy()
+            self.tables["item"] = self.module.items(self.module.content, self.module.bare).numpy(force=True)
         self.tables["ranked"] = present(self._content)
 
     def read(self, histories: Ragged) -> Float32[np.ndarray, "histories dim"]:
-        offsets = torch.from_numpy(histories.offsets)
+        offsets = self.tensor(histories.offsets)
         with fast_products():
-            states = self.module(torch.from_numpy(self.tables["item"][histories.values]), Packing(offsets))
-        return states[offsets[1:] - 1].numpy()
+            states = self.module(self.tensor(self.tables["item"][histories.values]), Packing(offsets))
+        return states[offsets[1:] - 1].numpy(force=True)
 
     def item_vectors(self) -> Float32[np.ndarray, "items dim"]:
         return self.tables["item"]
@@ -187,7 +188,7 @@ class FMRLRec(ByContent[Config, Network], SequenceRecommender[Config, Network]):
         content = self.content_of(items)  # first, as it may refuse them
         super().encode_items(items)
         with torch.no_grad():
-            new = self.module.items(*without_nan(content)).numpy()
+            new = self.module.items(*moved(without_nan(content), self.device)).numpy(force=True)
         self.tables = added(self.tables, item=new, ranked=present(content))
 
     def cut(self, width: int) -> Self:

@@ -224,7 +224,8 @@ class M2TRec(SequenceRecommender[Config, Network]):
         self._all, items = self._described(train.items), train.items.take(taken)
         self._taken = self._described(items)  # what nobody took is no evidence against itself
         self.module.begin_with_content(self._taken)
-        self._said = [_shared(feature, items) for feature in self.predicted_features]
+        self._taken = self._taken.to(self.device)
+        self._said = [_shared(feature, items).to(self.device) for feature in self.predicted_features]
         self._n_items, self._n_drawn = len(taken), self.config.n_negatives or (len(taken) > ALL_COMPETE) * DRAWN
         said = np.zeros(train.n_items, np.int64)
         for feature in self.read_features:
@@ -296,7 +297,8 @@ class M2TRec(SequenceRecommender[Config, Network]):
         """The vectors of these items, of length 1; items that say the same have the same to the last bit."""
         first, same = items.distinct()
         with torch.no_grad():
-            return (self.module.items(items, torch.from_numpy(first)) / math.sqrt(self.config.dim)).numpy()[same]
+            vectors = self.module.items(items.to(self.device), self.tensor(first)) / math.sqrt(self.config.dim)
+        return vectors.numpy(force=True)[same]
 
     def encode_items(self, items: Table) -> None:
         require((feature.column for feature in self.read_features), items, self.entry.name)
@@ -305,11 +307,11 @@ class M2TRec(SequenceRecommender[Config, Network]):
 
     def read(self, histories: Ragged) -> Float32[np.ndarray, "histories dim"]:
         states = self._states(histories)
-        return normalize(self.module.asks(states)).numpy()
+        return normalize(self.module.asks(states)).numpy(force=True)
 
     def _states(self, histories: Ragged) -> Float[Tensor, "histories dim"]:
-        offsets = torch.from_numpy(histories.offsets)
-        vectors = torch.from_numpy(self.tables["item"][histories.values]) * math.sqrt(self.config.dim)
+        offsets = self.tensor(histories.offsets)
+        vectors = self.tensor(self.tables["item"][histories.values]) * math.sqrt(self.config.dim)
         states = self.module(vectors, Packing(offsets))
         return states[offsets[1:] - 1] if self.config.all_positions else states
 
@@ -331,5 +333,5 @@ class M2TRec(SequenceRecommender[Config, Network]):
             )
         head = self.module.predicts[names.index(feature)]
         with torch.no_grad():
-            chance = head(self._states(query.history.last(self.config.max_length))).softmax(1).numpy()
+            chance = head(self._states(query.history.last(self.config.max_length))).softmax(1).numpy(force=True)
         return dict(zip(self.predicted_features[names.index(feature)].values, chance.T))

@@ -21,6 +21,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import normalize
 
 from itemic.data import Dataset, EvalSet, Ragged, Table
+from itemic.devices import moved
 from itemic.encoders.fields import settled, texts_of
 from itemic.encoders.metadata import require
 from itemic.encoders.pretrained import pretrained
@@ -241,13 +242,13 @@ class Recformer(SequenceRecommender[Config, Network]):
     def validate(self, valid: EvalSet | None) -> dict[str, float]:
         if self.module.stage == 0:
             self.refresh()
-        with autocast(self.config.training):
+        with autocast(self.config.training, self.module.vectors.device.type):
             return super().validate(valid)
 
     def refresh(self) -> None:
         """Makes the vectors of all items anew with the encoder as it is."""
         module, items = self.module, np.arange(self.catalogue.n_items, dtype=np.int32)
-        with answering(module), autocast(self.config.training):
+        with answering(module), autocast(self.config.training, module.vectors.device.type):
             module.vectors.copy_(torch.from_numpy(self.read(alone(items))))
 
     def cuts(self, rng: Generator, *, late: bool = False) -> Iterator[Cuts]:
@@ -262,7 +263,7 @@ class Recformer(SequenceRecommender[Config, Network]):
     def found(self, batch: Cuts) -> dict[str, Float[Tensor, ""]]:
         """Fine-tuning: the next item among all items."""
         known, following = self._cut(batch)
-        vectors, target = self.module(self._words(known)), torch.from_numpy(following)
+        vectors, target = self.module(self._words(known)), self.tensor(following)
         loss = table_cross_entropy(vectors, self.module.vectors, target, temperature=self.config.temperature)
         return {"next": loss}
 
@@ -274,19 +275,20 @@ class Recformer(SequenceRecommender[Config, Network]):
         guesses = [self.module.guesses(words, self.shape["mask"]) for words in (histories, items)]
         return {
             "contrast": in_batch(*told, self.config.temperature),
-            "words": MLM_WEIGHT * sum(guesses, torch.zeros(())),
+            "words": MLM_WEIGHT * torch.stack(guesses).sum(),
         }
 
     def _cut(self, batch: Cuts) -> tuple[Ragged, Int[np.ndarray, " batch"]]:
         """What came before the place of each cut, and the item there."""
-        return cut(self._histories, batch.user.numpy(), batch.place.numpy())
+        return cut(self._histories, batch.user.numpy(force=True), batch.place.numpy(force=True))
 
     # Reading ----------------------------------------------------------------------------------------------------
 
     def _words(self, histories: Ragged) -> Words:
         sentences = Sentences(**{name: self.tables[name] for name in Sentences._fields})
         newest = histories.last(self.config.max_length)
-        return Words.of(sequences_of(sentences, newest, self.shape["first"], self.config.max_tokens))
+        words = Words.of(sequences_of(sentences, newest, self.shape["first"], self.config.max_tokens))
+        return moved(words, self.device)
 
     def read(self, histories: Ragged) -> Float32[np.ndarray, "histories dim"]:
         """The vector of each history; that of an item is the one of a history of it alone."""
@@ -298,7 +300,7 @@ class Recformer(SequenceRecommender[Config, Network]):
         with torch.no_grad(), fast_products():
             for rows in np.split(order, blocks):
                 if len(rows):
-                    vectors[rows] = self.module(self._words(histories.take(rows))).numpy()
+                    vectors[rows] = self.module(self._words(histories.take(rows))).numpy(force=True)
         return vectors
 
     def item_vectors(self) -> Float32[np.ndarray, "items dim"]:

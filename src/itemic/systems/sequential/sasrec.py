@@ -242,15 +242,15 @@ class SASRec(SequenceRecommender[Config, Network]):
         if not self.config.time_gaps or query.history_time is None or query.history is None:
             return super().read_query(query)
         times = Ragged(query.history_time, query.history.offsets).last(self.config.max_length)
-        return self._states(query.history.last(self.config.max_length), torch.from_numpy(gaps(times)))
+        return self._states(query.history.last(self.config.max_length), self.tensor(gaps(times)))
 
     def read(self, histories: Ragged) -> Float32[np.ndarray, "histories dim"]:
         return self._states(histories, None)
 
     def _states(self, histories: Ragged, gap: Int64[Tensor, " items"] | None) -> Float32[np.ndarray, "histories dim"]:
-        offsets = torch.from_numpy(histories.offsets)
-        states = self.module(torch.from_numpy(histories.values), Packing(offsets), gap)
-        return states[offsets[1:] - 1].numpy()
+        offsets = self.tensor(histories.offsets)
+        states = self.module(self.tensor(histories.values), Packing(offsets), gap)
+        return states[offsets[1:] - 1].numpy(force=True)
 
     def item_vectors(self) -> Float32[np.ndarray, "items dim"]:
         return self.weights["item" if self.config.tied else "untied"]
