@@ -29,7 +29,7 @@ CASES = [
     *((name, {}) for name in entries() if name in QUICK),
     ("bpr", {"training": {"optimizer": "rowadam"} | ONCE}),
     ("directau", {"n_layers": 2, "training": ONCE}),
-    ("ilm", TITLES),
+    pytest.param("ilm", TITLES, marks=pytest.mark.slow),
     ("m2trec", {"n_negatives": 8, "training": ONCE}),
     ("recgpt", {"decode": "beam", "training": ONCE}),
     ("sasrec", {"loss": "sampled_ce", "positions": "rotary", "training": ONCE}),
@@ -91,6 +91,7 @@ def test_a_tokenizer_gives_the_codes_it_gives_on_the_cpu(name, planted):
     np.testing.assert_allclose(there.decode(here.codes), here.decode(here.codes), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_twins_learn_and_speak_on_another_device():
     rng = np.random.default_rng(0)
     words = ["".join(rng.choice(list("abcdefghij"), 6)) for _ in range(300)]

@@ -13,7 +13,7 @@ from torch import nn
 
 from itemic.errors import LoadError, SaveError
 from itemic.training import Stage, Trainer, TrainingConfig
-from itemic.training.state import checkpoints, flatten, unflatten, write_checkpoint
+from itemic.training.state import checkpoints, flatten, restore_random_state, unflatten, write_checkpoint
 
 TOY = Path(__file__).parent / "toy.py"
 
@@ -139,3 +139,11 @@ def test_state_survives_as_tensors_and_json():
     again = unflatten(flatten(state, "x", tensors), tensors)
     assert torch.equal(again.pop("tensor"), state.pop("tensor"))
     assert again == state
+
+
+def test_a_run_cut_off_without_a_gpu_goes_on_with_one(monkeypatch):
+    put = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: put.append((state.tolist(), device)))
+    restore_random_state({"torch": torch.get_rng_state(), "cuda1": torch.tensor([7])})
+    assert put == [([7], 1)]

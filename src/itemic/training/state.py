@@ -97,15 +97,13 @@ def read_checkpoint(place: Path) -> dict[str, Any]:
 
 def random_state() -> dict[str, Tensor]:
     """Where torch's global random numbers stand, which dropout draws from."""
-    return {"torch": torch.get_rng_state()} | (
-        {f"cuda{n}": state for n, state in enumerate(torch.cuda.get_rng_state_all())}
-        if torch.cuda.is_available()
-        else {}
-    )
+    there = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"torch": torch.get_rng_state(), **{f"cuda{n}": state for n, state in enumerate(there)}}
 
 
 def restore_random_state(state: Mapping[str, Tensor]) -> None:
     """Puts torch's global random numbers where they stood."""
     torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([state[f"cuda{n}"] for n in range(torch.cuda.device_count())])
+    for n in range(torch.cuda.device_count()):
+        if f"cuda{n}" in state:  # else the run was cut off where there was none
+            torch.cuda.set_rng_state(state[f"cuda{n}"], n)
