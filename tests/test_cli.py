@@ -212,6 +212,16 @@ def test_two_processes_fit_what_one_does_and_validate_and_log_once(shelf, tmp_pa
     assert "0 is not in the range x>=1" in run("fit", "bpr", shelf / "data", "--devices", 0, code=2).stderr
 
 
+def test_a_device_that_is_not_there_is_told_before_anything_is_done(shelf, tmp_path, monkeypatch):
+    message = fails("fit", "bpr", shelf / "data", "--out", tmp_path / "b", "--device", "cuda:77")
+    assert message.startswith("error: torch ")
+    assert "finds no device 'cuda:77' here. Give cpu" in message
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv("ITEMIC_DEVICE", "banana")
+    assert "finds no device 'banana'" in fails("fit", "bpr", shelf / "data", "--out", tmp_path / "b")
+    run("fit", "ease", shelf / "data", "--out", tmp_path / "e")  # which has no network
+
+
 def test_dialogues_are_imported_described_split_and_compared(tmp_path):
     rows = [
         {"dialogue": d, "role": role, "text": "said", "items": [f"i{(d + n) % 9}"]}

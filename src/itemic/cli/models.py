@@ -123,18 +123,17 @@ def fit(
     given = settings_of(settings) if lm is None else _with_lm(system, settings_of(settings), lm)
     options = given if recipe is None else _cooked(system, Path(recipe), given)
     model = registry.find(system)(**options)
-    if device is not None:
-        model.to(device)
     trained = "training" in type(model.config).model_fields
+    if trained:
+        model.to(device or model.device)  # before data are read, as it may not be there
     whole = open_data(data)
     train = whole if everything else whole.train
     part = "the train part" if whole.split is not None and not everything else "all"
     how = f" of the split ({whole.split.label})" if whole.split is not None and not everything else ""
-    several = (
-        f"; {devices} processes" if devices > 1 else f"; {described(model.device)}" if model.device != "cpu" else ""
-    )
+    where = f"; {devices} processes" if devices > 1 else ""
+    where += f"; {described(model.device)}" if trained and model.device != "cpu" else ""
     note(f"{system} on {whole.name}: {whole.n_users:,} users, {whole.n_items:,} items; fitting on {part}{how}: "
-         f"{len(train.interactions):,} interactions; {threads.describe()}{several}")  # fmt: skip
+         f"{len(train.interactions):,} interactions; {threads.describe()}{where}")  # fmt: skip
     valid = whole.valid if trained and whole.split is not None and not everything and len(whole.valid) else None
     if trained and valid is None and not model.judges_itself:
         note(f"without a validation part: all {model.config.training.epochs:,} epochs are run and the last one counts")
