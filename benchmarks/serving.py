@@ -1,7 +1,7 @@
 """Latency of recommendations and events a second of a running service, under an open load from another process.
 
     python benchmarks/serving.py                                     # 100,000 items, 500 a second for 60 s
-    python benchmarks/serving.py --items 1000000 --graph --links 48   # a million, along a graph
+    python benchmarks/serving.py --items 1000000 --taken 200 --graph  # a million, along a graph
     python benchmarks/serving.py --items 5000 --users 2000 --seconds 5 --rate 200    # a try-out
 
 The request: recommend by user, one source of dot products (BPR, 64 wide), seen and availability filters, k=10, key
@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 CONNECTIONS = 64
+TOPIC = 500
 CONFIG = """
 limits: {rate: 100000}
 pipelines:
@@ -37,6 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--users", type=int, default=50_000)
+    parser.add_argument("--taken", type=int, default=20, help="Items that a user took. Default: 20.")
     parser.add_argument("--rate", type=float, default=500)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--graph", action="store_true", help="Search along a graph that finds 0.95 of the 10 best.")
@@ -48,7 +50,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        fitted(given.items, given.users, folder)
+        fitted(given.items, given.users, given.taken, folder)
         if given.graph:
             print(itemic("index", folder / "bpr", "--links", given.links).rpartition(";")[0])
         (folder / "serve.yaml").write_text(CONFIG)
@@ -72,20 +74,23 @@ def main() -> None:
             service.wait()
 
 
-def fitted(n_items: int, n_users: int, folder: Path) -> None:
-    """A BPR model and its data: twenty interactions a user, few items in most of them."""
+def fitted(n_items: int, n_users: int, taken: int, folder: Path) -> None:
+    """A BPR model and its data: users like four topics of five hundred items each, a few of them more than others."""
     from itemic.data import Dataset, Ids, Interactions, Table
     from itemic.registry import find
 
-    rng = np.random.default_rng(0)
-    user = np.repeat(np.arange(n_users, dtype=np.int32), 20)
-    item = np.minimum(rng.zipf(1.3, len(user)) - 1 + rng.integers(0, n_items, len(user)), n_items - 1).astype(np.int32)
+    rng, n_topics = np.random.default_rng(0), max(4, n_items // TOPIC)
+    user = np.repeat(np.arange(n_users, dtype=np.int32), taken)
+    liked = rng.integers(n_topics, size=(n_users, 4))[user, rng.integers(4, size=len(user))]
+    item = liked * (n_items // n_topics) + (rng.random(len(user)) ** 1.5 * (n_items // n_topics)).astype(np.int64)
     item = rng.permutation(n_items).astype(np.int32)[item]
     log = Interactions.of(user, item, n_users, n_items)
     items = Table.of(Ids.numbered(n_items), {"available": (rng.random(n_items) < 0.9).astype(np.int64)})
     data = Dataset(items, Table.numbered(n_users, "user"), log, name="load")
-    model = find("bpr")(dim=64, training={"epochs": 1})
-    model.fit(data).save(folder / "bpr")
+    training = {"epochs": 5, "optimizer": "rowadam", "lr": 0.02, "batch_size": 8192}
+    begun = time.perf_counter()
+    find("bpr")(dim=64, training=training).fit(data).save(folder / "bpr")
+    print(f"{len(user):,} interactions, fitted and saved in {time.perf_counter() - begun:.0f} s", flush=True)
 
 
 def itemic(*args: object) -> str:

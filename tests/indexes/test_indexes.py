@@ -28,9 +28,9 @@ def items():
     return vectors(3000)
 
 
-@pytest.fixture(scope="module")
-def graph(items):
-    return HNSW.built(items, links=32)
+@pytest.fixture(scope="module", params=["product", "direction"])
+def graph(items, request):
+    return HNSW.built(items, links=32, by=request.param)
 
 
 @settings(max_examples=40, deadline=None)
@@ -44,7 +44,7 @@ def test_small_graphs_give_just_what_everything_compared_gives(n, k, seed, close
     if allowed is not None:
         scores[:, ~allowed] = -np.inf
     wanted = plain_top_k(scores, k, barred)
-    for index in (Exact(items), HNSW.built(items)):
+    for index in (Exact(items), HNSW.built(items), HNSW.built(items, by="direction")):
         found = index.search(queries, k, barred, allowed)
         np.testing.assert_array_equal(found[0], wanted[0])
         np.testing.assert_allclose(found[1], wanted[1], rtol=1e-4)
@@ -84,11 +84,34 @@ def test_a_graph_from_its_arrays_is_the_same_and_grows_on(items, graph):
         np.testing.assert_array_equal(one, other)
     more = np.concatenate([items, 3 * queries])
     again.extend(more)
+    again.effort = 512
     best = plain_top_k(queries @ more.T, 1)[0]
     assert recall(again.search(queries, 1)[0], best) > 0.95
     assert (best >= len(items)).all()
     once_more = HNSW.of(more, again.arrays())
     np.testing.assert_array_equal(once_more.search(queries, 10)[0], again.search(queries, 10)[0])
+
+
+def test_a_graph_by_direction_finds_short_items_among_their_likes_and_one_by_products_does_not():
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(60, DIM))
+    items = (np.repeat(centres, 50, 0) + 0.1 * rng.normal(size=(3000, DIM))).astype(np.float32)
+    items *= np.repeat(rng.uniform(0.2, 2, 60), 50)[:, None].astype(np.float32)  # whole clusters are short
+    queries = centres.astype(np.float32)
+    wanted, share = plain_top_k(queries @ items.T, 10)[0], {}
+    for by in ("product", "direction"):
+        made = HNSW.built(items, 4, by)
+        made.effort = 256
+        share[by] = recall(made.search(queries, 10)[0], wanted)
+    assert share["direction"] > 0.97 > share["product"]
+
+
+def test_a_graph_that_was_saved_before_there_were_two_kinds_is_one_by_products(items):
+    graph = HNSW.built(items[:200])
+    arrays = graph.arrays()
+    again = HNSW.of(items[:200], arrays | {"facts": arrays["facts"][:3]})
+    assert again.by == "product"
+    np.testing.assert_array_equal(again.search(items[:9], 5)[0], graph.search(items[:9], 5)[0])
 
 
 def test_items_without_a_vector_are_in_no_list():

@@ -1,13 +1,15 @@
 """A graph of near items, which a search walks instead of looking at all: for millions of items.
 
-Malkov and Yashunin, 2016, arXiv:1603.09320, as faiss has it, on inner products. What comes out is nearly always what an
-exact search gives; how nearly depends on `effort`, which is chosen by measuring: items with short vectors have few ways
-to them, and no effort finds some of them. The graph is plain arrays, checked when they are read: a saved one from
-elsewhere can say wrong neighbours, and nothing worse.
+Malkov and Yashunin, 2016, arXiv:1603.09320, as faiss has it. The walk goes by inner products; what is linked is near by
+these too, or lies in the same direction. By products the long vectors that win most requests are met at once, but there
+are few ways to short ones, and to some none; by direction there are ways to all, and where lengths differ much they are
+long. What comes out is nearly always what an exact search gives; how nearly depends on `effort`. The links and the
+effort are chosen by measuring. The graph is plain arrays, checked when they are read: a saved one from elsewhere can
+say wrong neighbours, and nothing worse.
 """
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, UInt8
@@ -17,7 +19,8 @@ from itemic.indexes.base import Remembered
 from itemic.indexes.walking import along
 from itemic.nn.topk import Exclude, Top
 
-BUILD = 80
+By = Literal["product", "direction"]
+BUILD = 200
 """Neighbours looked at for each new item."""
 
 
@@ -29,20 +32,22 @@ class HNSW:
     [[0, 1], [2, 1]]
     """
 
-    def __init__(self, vectors: Float32[np.ndarray, "items dim"], graph: Any, codes: Int32[np.ndarray, " nodes"]):
-        """`codes` says which item each node of the graph is."""
-        self.vectors, self.codes, self.effort = vectors, codes, 64
+    def __init__(
+        self, vectors: Float32[np.ndarray, "items dim"], graph: Any, codes: Int32[np.ndarray, " nodes"], by: By
+    ) -> None:
+        """`codes` says which item each node of the graph is, `by` what is linked."""
+        self.vectors, self.codes, self.effort, self.by = vectors, codes, 64, by
         self._graph = graph
         self._open = Remembered(self._chosen)
 
     @classmethod
-    def built(cls, vectors: Float32[np.ndarray, "items dim"], links: int = 16) -> Self:
+    def built(cls, vectors: Float32[np.ndarray, "items dim"], links: int = 16, by: By = "product") -> Self:
         """The index of these vectors, each node of the graph with up to `links` others, twice as many at the bottom.
 
         Raises:
             ConfigError: the package faiss is missing.
         """
-        made = cls(vectors[:0], _empty(vectors.shape[1], links), np.empty(0, np.int32))
+        made = cls(vectors[:0], _empty(vectors.shape[1], links), np.empty(0, np.int32), by)
         made.extend(vectors)
         return made
 
@@ -56,7 +61,7 @@ class HNSW:
         """
         faiss = _faiss()
         codes, levels, neighbours = arrays["codes"], arrays["levels"], arrays["neighbours"]
-        links, entry, effort = (int(x) for x in arrays["facts"])
+        links, entry, effort, *direction = (int(x) for x in arrays["facts"])  # a fourth since there are two kinds
         n = len(codes)
         if not 2 <= links <= 512 or effort < 1 or (n and not 0 <= entry < n) or len(levels) != n:
             raise ValueError("the graph of the index is damaged")
@@ -73,7 +78,8 @@ class HNSW:
         graph.hnsw.entry_point, graph.hnsw.max_level = (entry, int(levels.max()) - 1) if n else (-1, -1)
         faiss.downcast_index(graph.storage).add(np.ascontiguousarray(vectors[codes]))
         graph.ntotal = n
-        made = cls(vectors[: codes[-1] + 1 if n else 0], graph, codes.astype(np.int32))
+        by: By = "direction" if any(direction) else "product"
+        made = cls(vectors[: codes[-1] + 1 if n else 0], graph, codes.astype(np.int32), by)
         made.effort = effort
         made.extend(vectors)
         return made
@@ -81,16 +87,21 @@ class HNSW:
     def arrays(self) -> dict[str, np.ndarray]:
         """The graph, to be saved beside the vectors."""
         faiss, hnsw = _faiss(), self._graph.hnsw
-        facts = np.array([hnsw.nb_neighbors(1), hnsw.entry_point, self.effort], np.int64)
+        facts = np.array([hnsw.nb_neighbors(1), hnsw.entry_point, self.effort, self.by == "direction"], np.int64)
         levels, neighbours = (faiss.vector_to_array(x).copy() for x in (hnsw.levels, hnsw.neighbors))
         return {"codes": self.codes, "levels": levels, "neighbours": neighbours, "facts": facts}
 
     def extend(self, vectors: Float32[np.ndarray, "items dim"]) -> None:
         first = len(self.vectors)
         new = first + np.flatnonzero(np.isfinite(vectors[first:]).all(1))
-        if len(new):
-            self._graph.add(np.ascontiguousarray(vectors[new], np.float32))
         self.vectors, self.codes = vectors, np.append(self.codes, new).astype(np.int32)
+        if len(new) and self.by == "product":
+            self._graph.add(np.ascontiguousarray(vectors[new], np.float32))
+        elif len(new):
+            held = self._held()
+            held /= _lengths(held)
+            self._graph.add(vectors[new] / _lengths(vectors[new]))
+            self._held()[:] = vectors[self.codes]
         self._open = Remembered(self._chosen)
 
     def search(
@@ -102,6 +113,14 @@ class HNSW:
     ) -> Top:
         bits = None if allowed is None else self._open[allowed]
         return along(lambda some, width: self._walk(some, width, bits), self.vectors, queries, k, exclude, allowed)
+
+    def _held(self) -> Float32[np.ndarray, "nodes dim"]:
+        """The vectors by which the graph is walked, as they lie in it."""
+        faiss = _faiss()
+        shape = self._graph.ntotal, self._graph.d
+        return faiss.rev_swig_ptr(faiss.downcast_index(self._graph.storage).get_xb(), shape[0] * shape[1]).reshape(
+            shape
+        )
 
     def _chosen(self, allowed: Bool[np.ndarray, " items"] | None) -> UInt8[np.ndarray, " bytes"] | None:
         """A bit for each node that may be listed, as faiss reads them."""
@@ -117,6 +136,10 @@ class HNSW:
             how["sel"] = faiss.IDSelectorBitmap(len(self.codes), faiss.swig_ptr(bits))
         met = self._graph.search(np.ascontiguousarray(queries), width, params=faiss.SearchParametersHNSW(**how))[1]
         return np.where(met >= 0, self.codes[met], -1) if len(self.codes) else met.astype(np.int32)
+
+
+def _lengths(vectors: Float32[np.ndarray, "rows dim"]) -> Float32[np.ndarray, "rows 1"]:
+    return np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None].clip(min=np.finfo(np.float32).tiny)
 
 
 def _empty(dim: int, links: int) -> Any:
