@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--graph", action="store_true", help="Search along a graph that finds 0.95 of the 10 best.")
     parser.add_argument("--links", type=int, default=16, help="Links of an item in the graph. Default: 16.")
+    parser.add_argument("--by", help="What the graph links; the quicker kind when not given.")
     parser.add_argument("--load", nargs=3, help=argparse.SUPPRESS)  # what the process that loads is started with
     given = parser.parse_args()
     if given.load:
@@ -52,7 +53,8 @@ def main() -> None:
         folder = Path(place)
         fitted(given.items, given.users, given.taken, folder)
         if given.graph:
-            print(itemic("index", folder / "bpr", "--links", given.links).rpartition(";")[0])
+            how = ["--by", given.by] if given.by else []
+            print(itemic("index", folder / "bpr", "--links", given.links, *how).rpartition(";")[0])
         (folder / "serve.yaml").write_text(CONFIG)
         key = itemic("serve", "key", "add", "load", "--scope", "write", "--store", folder / "events.db").strip()
         begun = time.perf_counter()

@@ -5,7 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from itemic.data import Ragged
+from itemic.errors import ItemicError
 from itemic.indexes import Exact
+from itemic.indexes.choosing import graph_for
 from itemic.indexes.hnsw import HNSW
 from itemic.nn.topk import plain_top_k
 
@@ -92,18 +95,34 @@ def test_a_graph_from_its_arrays_is_the_same_and_grows_on(items, graph):
     np.testing.assert_array_equal(once_more.search(queries, 10)[0], again.search(queries, 10)[0])
 
 
-def test_a_graph_by_direction_finds_short_items_among_their_likes_and_one_by_products_does_not():
+@pytest.fixture(scope="module")
+def clusters():
+    """Items in clusters, of which whole ones are short, and requests for each."""
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(60, DIM))
-    items = (np.repeat(centres, 50, 0) + 0.1 * rng.normal(size=(3000, DIM))).astype(np.float32)
-    items *= np.repeat(rng.uniform(0.2, 2, 60), 50)[:, None].astype(np.float32)  # whole clusters are short
-    queries = centres.astype(np.float32)
+    items = np.repeat(centres, 50, 0) + 0.1 * rng.normal(size=(3000, DIM))
+    items *= np.repeat(rng.uniform(0.2, 2, 60), 50)[:, None]
+    return items.astype(np.float32), centres.astype(np.float32)
+
+
+def test_a_graph_by_direction_finds_short_items_among_their_likes_and_one_by_products_does_not(clusters):
+    items, queries = clusters
     wanted, share = plain_top_k(queries @ items.T, 10)[0], {}
     for by in ("product", "direction"):
         made = HNSW.built(items, 4, by)
         made.effort = 256
         share[by] = recall(made.search(queries, 10)[0], wanted)
     assert share["direction"] > 0.97 > share["product"]
+
+
+def test_the_kind_that_finds_enough_is_kept_or_the_one_that_was_asked_for(clusters):
+    items, queries = clusters
+    nothing = Ragged.empty(len(queries))
+    made, measured = graph_for(items, queries, nothing, recall=0.97, links=4)
+    assert made.by == "direction"
+    assert measured.recall >= 0.97
+    with pytest.raises(ItemicError, match=r"not 97.0%. Give it more links than 4"):
+        graph_for(items, queries, nothing, recall=0.97, links=4, by="product")
 
 
 def test_a_graph_that_was_saved_before_there_were_two_kinds_is_one_by_products(items):

@@ -1,5 +1,7 @@
 """The command that makes a graph over the items of a model: index."""
 
+from typing import Literal
+
 import click
 
 from itemic.cli.shell import Output, command, table
@@ -15,7 +17,11 @@ from itemic.cli.shell import Output, command, table
     "--links", type=click.IntRange(2, 512), default=16, show_default=True, metavar="N",
     help="Neighbours of an item in the graph; more find more, and take more memory and time.",
 )  # fmt: skip
-def index(model: str, recall: float, links: int) -> Output:
+@click.option(
+    "--by", type=click.Choice(["product", "direction"]),
+    help="What is linked: the best products, or the same direction. Default: both are tried where that may pay.",
+)  # fmt: skip
+def index(model: str, recall: float, links: int, by: Literal["product", "direction"] | None) -> Output:
     """Make a graph over the items of MODEL, for a service of hundreds of thousands of items and more.
 
     It is kept in the folder of the model. `itemic serve` then walks along it in place of comparing all items.
@@ -28,7 +34,7 @@ def index(model: str, recall: float, links: int) -> Output:
     loaded = load(model)
     if not isinstance(loaded, VectorRecommender):
         raise ConfigError(f"{model} holds {loaded.entry.name}, which compares no vectors. Index one that does, as bpr.")
-    made = loaded.index(recall=recall, links=links)
+    made = loaded.index(recall=recall, links=links, by=by)
     loaded.save(model, histories=loaded.histories is not None)
     rows = [["exact", "1.0000", f"{made.exact_ms:.2f}"], ["graph", f"{made.recall:.4f}", f"{made.ms:.2f}"]]
     facts = {**made._asdict(), "threads": threads.count(), "saved": model}

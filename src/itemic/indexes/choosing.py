@@ -1,7 +1,7 @@
 """The graph that finds enough of what an exact search finds, with the least effort: measured, not assumed."""
 
 import time
-from typing import Any, NamedTuple, Protocol, get_args
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Float32, Int32
@@ -12,7 +12,7 @@ from itemic.indexes.base import Index
 from itemic.indexes.exact import Exact
 from itemic.indexes.hnsw import HNSW, By
 
-EFFORTS = (16, 32, 64, 128, 256, 512, 1024)
+EFFORTS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 """How widely a graph may be searched."""
 LITTLE = 64
 """With no more effort than that, no other graph is tried."""
@@ -50,10 +50,13 @@ def graph_for(
     *,
     recall: float = 0.95,
     links: int = 16,
+    by: By | None = None,
     k: int = 10,
 ) -> tuple[HNSW, Measured]:
-    """A graph of these items that finds so large a share of the k best items of these queries, the quicker of two: one
-    that links by inner products, and where that takes much effort or is not enough, one by direction.
+    """A graph of these items that finds so large a share of the k best items of these queries.
+
+    It links `by` what is said, else it is the quicker of two: one by inner products, and where that takes much effort
+    or is not enough, one by direction.
 
     Raises:
         ItemicError: no effort finds so many.
@@ -61,9 +64,10 @@ def graph_for(
     """
     found: list[tuple[HNSW, Measured]] = []
     seconds, refused = 0.0, ItemicError("no graph was made")
-    for by in get_args(By):
+    kinds: tuple[By, ...] = ("product", "direction") if by is None else (by,)
+    for kind in kinds:
         began = time.perf_counter()
-        made = HNSW.built(vectors, links, by)
+        made = HNSW.built(vectors, links, kind)
         seconds += time.perf_counter() - began
         try:
             found.append((made, tuned(made, queries, exclude, recall=recall, links=links, k=k)))

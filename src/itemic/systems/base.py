@@ -17,7 +17,7 @@ from itemic.data.importing import item_table
 from itemic.errors import ItemicError, QueryError
 from itemic.indexes import Exact, Index
 from itemic.indexes.choosing import Measured, graph_for
-from itemic.indexes.hnsw import HNSW
+from itemic.indexes.hnsw import HNSW, By
 from itemic.model import C, M, Model, ModelConfig
 from itemic.nn.topk import score_pairs, top_k, top_k_inner
 
@@ -335,9 +335,10 @@ class VectorRecommender(Recommender[C, M]):
         except (ValueError, KeyError) as error:
             raise ItemicError(f"{self.entry.name}: {error}. Index it again: itemic index FOLDER") from None
 
-    def index(self, *, recall: float = 0.95, links: int = 16, sample: int = 1000) -> Measured:
+    def index(self, *, recall: float = 0.95, links: int = 16, by: By | None = None, sample: int = 1000) -> Measured:
         """Makes a graph of the items, which the saved model keeps, for a settled model to search along; and says what
-        it costs. It finds so large a share of the 10 best items of the requests that `asked` gives.
+        it costs. It finds so large a share of the 10 best items of the requests that `asked` gives; `by` as in
+        `graph_for`.
 
         Raises:
             ItemicError: no effort finds so many; nothing is changed.
@@ -345,10 +346,10 @@ class VectorRecommender(Recommender[C, M]):
         """
         vectors = np.asarray(self.item_vectors(), np.float32)
         queries, exclude = self.asked(sample)
-        made, facts = graph_for(vectors, queries, exclude, recall=recall, links=links)
+        made, facts = graph_for(vectors, queries, exclude, recall=recall, links=links, by=by)
         self._index = made
         self._keep(made)
-        self.fitted_on["index"] = {"recall": recall, "links": links}
+        self.fitted_on["index"] = {"recall": recall, "links": links, "by": by}
         return facts
 
     def asked(self, sample: int) -> tuple[Float32[np.ndarray, "queries dim"], Ragged]:
