@@ -72,7 +72,7 @@ def moved(batch: Any, to: "device | str") -> Any:
     import torch
 
     if isinstance(batch, torch.Tensor):
-        return batch.to(to, non_blocking=True)
+        return batch.to(to)
     if isinstance(batch, tuple):
         parts = [moved(part, to) for part in batch]
         return type(batch)(*parts) if hasattr(batch, "_fields") else tuple(parts)

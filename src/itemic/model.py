@@ -170,10 +170,11 @@ class Model(Generic[C, M]):
         Raises:
             ConfigError: torch finds no such device here.
         """
-        place = devices.checked(device)
-        if self._module is not None:
-            self._module.to(place)
-        self.device = device
+        if device != self.device:
+            place = devices.checked(device)
+            if self._module is not None:
+                self._module.to(place)
+            self.device = device
         for model in self.parts.values():
             model.to(device)
         return self
@@ -216,6 +217,8 @@ class Model(Generic[C, M]):
         threads.count()  # decided before a library is loaded that would take all CPUs
         if device is not None:
             self.to(device)
+        if devices > 1 and self.device != "cpu":
+            raise ConfigError(f"several processes train on the CPU, not on {self.device}. Leave out devices.")
         start, self.fitted_on = time.perf_counter(), {}
         self.weights, self.tables, self.shape, self.vocabulary, self._module = {}, {}, {}, {}, None
         self._catalogue = train.catalogue
@@ -231,8 +234,6 @@ class Model(Generic[C, M]):
         else:
             from itemic.training import together
 
-            if devices > 1 and self.device != "cpu":
-                raise ConfigError(f"several processes train on the CPU, not on {self.device}. Leave out devices.")
             place = Path(folder) if folder is not None else None
             together(devices, self._train, train, valid, place, resume, watch=watch)
         self.finish()

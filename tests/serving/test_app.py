@@ -1,5 +1,6 @@
 """The service as a client meets it: what it answers, takes, refuses, and how fresh it is."""
 
+import asyncio
 import http.client
 import json
 import threading
@@ -11,6 +12,7 @@ import pytest
 from itemic.errors import ConfigError
 from itemic.serving.client import Client, Event, ServiceError
 from itemic.serving.keys import new_key
+from itemic.serving.stores import Event as Happened
 
 
 def refused(call, *args, **told):
@@ -155,6 +157,19 @@ def test_a_user_is_forgotten_at_once_and_for_good(serving):
         assert {one.source for one in shop.recommend("3", k=3).items} == {"trending"}
     with serving() as shop:
         assert {one.source for one in shop.recommend("3", k=3).items} == {"trending"}
+
+
+def test_events_and_the_deletion_of_their_user_count_in_the_order_in_which_they_were_stored(serving):
+    async def told(*work):
+        await asyncio.gather(*work)
+
+    with serving() as shop:
+        add, delete = shop.service.add_events, shop.service.delete_user
+        asyncio.run(told(add([Happened("e1", "ann", "7", 1)]), delete("ann")))
+        assert refused(shop.user, "ann") == (404, "nothing is known of a user 'ann'.")
+        asyncio.run(told(add([Happened("e2", "bob", "7", 1)]), delete("bob"), add([Happened("e3", "bob", "8", 2)])))
+        known = shop.user("bob")
+        assert (known["history"], [event["id"] for event in known["events"]]) == (["8"], ["e3"])
 
 
 def test_what_was_shown_is_logged_with_its_propensities(serving):

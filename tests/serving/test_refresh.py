@@ -29,6 +29,7 @@ from itemic.serving.merging import merged
 from itemic.serving.refreshing import refresh, unfitted, worth
 from itemic.serving.stores import Event as Happened
 from itemic.serving.stores import open_store
+from itemic.serving.stores.base import digest, now
 from itemic.serving.versions import alone, beside, put_in_place, recover, roll_back
 
 LATER = 2_000_000_000_000
@@ -90,6 +91,26 @@ def test_what_is_learned_again_is_the_data_and_the_store_without_what_was_delete
     assert whole.learned["events"] == 6
     expected = [[1, 0, 0], [0, 1, 0], [np.nan] * 3]
     np.testing.assert_array_equal(made.feature("v"), np.array(expected, np.float32))
+    store.close()
+
+
+def test_a_deletion_that_was_not_yet_on_disk_when_the_store_was_read_is_not_lost(tmp_path, monkeypatch):
+    data, store = Dataset.from_frame({"user": ["ann", "bob"], "item": ["a", "b"]}), open_store(tmp_path / "events.db")
+    store.add_events([Happened("1", "ann", "b", 9_000)]).result()
+    read = []
+
+    def stamped():
+        moment = now()
+        time.sleep(0.01)
+        read.append(merged(data, store))
+        return moment
+
+    monkeypatch.setattr("itemic.serving.stores.base.now", stamped)
+    store.delete_user("ann").result()
+    (whole,) = read
+    assert whole.dataset.users.ids.array.to_pylist() == ["ann", "bob"]  # it was read as it had been
+    assert store.forgotten(after=whole.learned["deletions"]) == {digest("ann")}
+    assert store.forgotten(after=merged(data, store).learned["deletions"]) == set()
     store.close()
 
 

@@ -70,13 +70,14 @@ def test_a_place_is_not_given_again_after_its_event_is_deleted(store):
     assert [event.user for event in store.events(after=place)] == ["eve"]
 
 
-def test_who_was_deleted_since_a_moment_is_told_by_the_last_time(store, monkeypatch):
-    clock = iter([100, 200, 300])
-    monkeypatch.setattr(stores, "now", lambda: next(clock))
+def test_who_was_deleted_after_a_place_is_told_by_the_last_time(store):
+    places = [store.last_places()["deletions"]]
     for user in ("ann", "bob", "ann"):
         store.delete_user(user).result()
-    assert store.forgotten(since=250) == {stores.digest("ann")}
-    assert store.forgotten(since=200) == store.forgotten() == {stores.digest("ann"), stores.digest("bob")}
+        places.append(store.last_places()["deletions"])
+    ann, bob = stores.digest("ann"), stores.digest("bob")
+    assert [store.forgotten(after=place) for place in places] == [{ann, bob}, {ann, bob}, {ann}, set()]
+    assert store.forgotten() == {ann, bob}
 
 
 TOLD = st.tuples(st.sampled_from("abcdef"), st.sampled_from("uv"), st.sampled_from("xyz"), st.integers(0, 3))
@@ -224,18 +225,25 @@ def test_every_commit_is_flushed(file):
 
 
 def test_a_store_is_brought_to_the_newest_version_step_by_step(place, monkeypatch):
-    open_store(place).close()
+    with monkeypatch.context() as before:
+        before.setattr(stores, "MIGRATIONS", stores.MIGRATIONS[:1])
+        first = open_store(place)
+        first._writer.submit(lambda c: c.execute("INSERT INTO forgotten (digest, time) VALUES ('d', 5)")).result()
+        first.close()
+    now = open_store(place)
+    assert (now.version, now.forgotten(), now.forgotten(after=0)) == (2, {"d"}, set())
+    now.close()
     monkeypatch.setattr(stores, "MIGRATIONS", (*stores.MIGRATIONS, ("ALTER TABLE items ADD COLUMN colour TEXT",)))
     newer = open_store(place)
-    assert newer.version == 2
+    assert newer.version == 3
     newer.close()
     monkeypatch.setattr(stores, "MIGRATIONS", (*stores.MIGRATIONS, ("CREATE TABLE x (y TEXT)", "nonsense")))
     with pytest.raises(LoadError, match='cannot be read as a store: .*"nonsense"'):
         open_store(place)
-    monkeypatch.setattr(stores, "MIGRATIONS", (*stores.MIGRATIONS[:2], ("CREATE TABLE x (y TEXT)",)))
+    monkeypatch.setattr(stores, "MIGRATIONS", (*stores.MIGRATIONS[:3], ("CREATE TABLE x (y TEXT)",)))
     open_store(place).close()  # the failed step left nothing
     monkeypatch.undo()
-    with pytest.raises(LoadError, match="is a store of version 3; this itemic knows 1. Upgrade itemic."):
+    with pytest.raises(LoadError, match="is a store of version 4; this itemic knows 2. Upgrade itemic."):
         open_store(place)
 
 

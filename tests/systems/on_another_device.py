@@ -131,6 +131,14 @@ def test_a_folder_knows_no_device_and_opens_on_any(planted, tmp_path, monkeypatc
     np.testing.assert_array_equal(settled.rank(test.query, 10).items, moved.items)
 
 
+def test_what_was_made_to_answer_on_one_device_is_made_again_on_another(planted):
+    train, test = planted
+    model, asked = brief("tiger").fit(train), test.query.take(np.arange(5))
+    here = model.rank(asked, 5).scores
+    np.testing.assert_allclose(model.to("other").rank(asked, 5).scores, here, rtol=1e-4)
+    np.testing.assert_allclose(model.to("cpu").rank(asked, 5).scores, here, rtol=1e-4)
+
+
 def test_a_run_resumes_on_another_device(planted, tmp_path):
     train, _ = planted
     training = {"epochs": 4, "checkpoint_steps": 3, "batch_size": 25, "lr": 0.01}
@@ -172,6 +180,8 @@ def test_the_other_device_refuses_what_a_gpu_refuses():
         there + torch.ones(2)
     with pytest.raises(TypeError, match="numpy"):
         there.numpy()
+    with pytest.raises(RuntimeError, match="nobody waits"):
+        there.to("cpu", non_blocking=True)
     assert (there + torch.ones(())).tolist() == [2.0, 2.0]
 
 

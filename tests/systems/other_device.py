@@ -82,6 +82,9 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
 def _check(func: Any, args: Any, kwargs: Any) -> None:
     tensors = [x for x in tree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+    to_cpu = func is aten._to_copy.default and str(kwargs.get("device")).startswith("cpu")
+    if to_cpu and kwargs.get("non_blocking"):
+        raise RuntimeError("a copy to the CPU that nobody waits for holds nothing yet")
     others = sum(isinstance(x, Other) for x in tensors)
     strangers = [x for x in tensors if not isinstance(x, Other) and x.ndim]
     if others and strangers and func not in CROSSES | INDEXES:

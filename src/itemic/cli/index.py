@@ -39,4 +39,6 @@ def index(model: str, recall: float, links: int, by: Literal["product", "directi
     rows = [["exact", "1.0000", f"{made.exact_ms:.2f}"], ["graph", f"{made.recall:.4f}", f"{made.ms:.2f}"]]
     facts = {**made._asdict(), "threads": threads.count(), "saved": model}
     shown = table(rows, ["search", "recall@10", "ms"])
-    return Output(facts, [*shown, f"made in {made.seconds:.1f} s, {threads.count()} threads; saved {model}"])
+    return Output(
+        facts, [*shown, f"made in {made.seconds:.1f} s, {threads.count()} threads; links by {made.by}; saved {model}"]
+    )

@@ -117,7 +117,7 @@ def fit(
     where DATA has one. Its log, metrics.jsonl, and its checkpoints are in FOLDER.run; the checkpoints go when it ends.
     """
     from itemic import registry, threads
-    from itemic.devices import described
+    from itemic.devices import checked, described
     from itemic.files import check_place
 
     given = settings_of(settings) if lm is None else _with_lm(system, settings_of(settings), lm)
@@ -125,7 +125,8 @@ def fit(
     model = registry.find(system)(**options)
     trained = "training" in type(model.config).model_fields
     if trained:
-        model.to(device or model.device)  # before data are read, as it may not be there
+        checked(device or model.device)  # before data are read, as it may not be there
+        model.to(device or model.device)
     whole = open_data(data)
     train = whole if everything else whole.train
     part = "the train part" if whole.split is not None and not everything else "all"

@@ -47,7 +47,8 @@ class FromPretrained(Encoder[P]):
         raise TypeError(f"{type(self).__name__} names no folder")
 
     def to(self, device: str) -> Self:
-        vars(self).pop("reader", None)  # opened again, there
+        if device != self.device:
+            vars(self).pop("reader", None)  # opened again, there
         return super().to(device)
 
     @cached_property

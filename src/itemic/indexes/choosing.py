@@ -14,6 +14,7 @@ from itemic.indexes.hnsw import HNSW, By
 
 EFFORTS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 """How widely a graph may be searched."""
+KINDS: tuple[By, ...] = ("product", "direction")
 LITTLE = 64
 """With no more effort than that, no other graph is tried."""
 
@@ -29,7 +30,9 @@ class Measured(NamedTuple):
     exact_ms: float
     """For one request of an exact search."""
     seconds: float = 0.0
-    """For making it."""
+    """For making it, and another that was tried."""
+    by: By | None = None
+    """What the graph links."""
 
 
 class Graph(Index, Protocol):
@@ -63,22 +66,21 @@ def graph_for(
         ConfigError: the package faiss is missing.
     """
     found: list[tuple[HNSW, Measured]] = []
-    seconds, refused = 0.0, ItemicError("no graph was made")
-    kinds: tuple[By, ...] = ("product", "direction") if by is None else (by,)
+    kinds: tuple[By, ...] = KINDS if by is None else (by,)
+    seconds = 0.0
     for kind in kinds:
         began = time.perf_counter()
         made = HNSW.built(vectors, links, kind)
         seconds += time.perf_counter() - began
         try:
             found.append((made, tuned(made, queries, exclude, recall=recall, links=links, k=k)))
-        except ItemicError as error:
-            refused = error
+        except ItemicError:
+            if kind == kinds[-1] and not found:
+                raise
         if found and found[0][1].effort <= LITTLE:
             break
-    if not found:
-        raise refused
     made, measured = min(found, key=lambda one: one[1].ms)
-    return made, measured._replace(seconds=seconds)
+    return made, measured._replace(seconds=seconds, by=made.by)
 
 
 def tuned(

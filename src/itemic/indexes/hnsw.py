@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32, UInt8
+from jaxtyping import Bool, Float32, Int32, Int64, UInt8
 
 from itemic.errors import ConfigError
 from itemic.indexes.base import Remembered
@@ -20,6 +20,7 @@ from itemic.indexes.walking import along
 from itemic.nn.topk import Exclude, Top
 
 By = Literal["product", "direction"]
+"""What a graph links: items whose inner product is large, or that lie in the same direction."""
 BUILD = 200
 """Neighbours looked at for each new item."""
 
@@ -37,7 +38,7 @@ class HNSW:
     ) -> None:
         """`codes` says which item each node of the graph is, `by` what is linked."""
         self.vectors, self.codes, self.effort, self.by = vectors, codes, 64, by
-        self._graph = graph
+        self._graph, self._units = graph, None
         self._open = Remembered(self._chosen)
 
     @classmethod
@@ -49,6 +50,7 @@ class HNSW:
         """
         made = cls(vectors[:0], _empty(vectors.shape[1], links), np.empty(0, np.int32), by)
         made.extend(vectors)
+        made._units = None  # as much memory as the vectors, until there are more
         return made
 
     @classmethod
@@ -98,11 +100,21 @@ class HNSW:
         if len(new) and self.by == "product":
             self._graph.add(np.ascontiguousarray(vectors[new], np.float32))
         elif len(new):
-            held = self._held()
-            held /= _lengths(held)
-            self._graph.add(vectors[new] / _lengths(vectors[new]))
-            self._held()[:] = vectors[self.codes]
+            self._link_by_direction(vectors, new)
         self._open = Remembered(self._chosen)
+
+    def _link_by_direction(self, vectors: Float32[np.ndarray, "items dim"], new: Int64[np.ndarray, " new"]) -> None:
+        """Adds these items to the graph as it finds its way among vectors of length 1, which lie beside for that."""
+        faiss, walked = _faiss(), self._graph.storage
+        if self._units is None:
+            self._units = faiss.IndexFlatIP(vectors.shape[1])
+            self._units.add(_units(vectors[self.codes[: -len(new)]]))
+        self._graph.storage = self._units
+        try:
+            self._graph.add(_units(vectors[new]))
+        finally:
+            self._graph.storage = walked
+        faiss.downcast_index(walked).add(np.ascontiguousarray(vectors[new]))
 
     def search(
         self,
@@ -113,14 +125,6 @@ class HNSW:
     ) -> Top:
         bits = None if allowed is None else self._open[allowed]
         return along(lambda some, width: self._walk(some, width, bits), self.vectors, queries, k, exclude, allowed)
-
-    def _held(self) -> Float32[np.ndarray, "nodes dim"]:
-        """The vectors by which the graph is walked, as they lie in it."""
-        faiss = _faiss()
-        shape = self._graph.ntotal, self._graph.d
-        return faiss.rev_swig_ptr(faiss.downcast_index(self._graph.storage).get_xb(), shape[0] * shape[1]).reshape(
-            shape
-        )
 
     def _chosen(self, allowed: Bool[np.ndarray, " items"] | None) -> UInt8[np.ndarray, " bytes"] | None:
         """A bit for each node that may be listed, as faiss reads them."""
@@ -138,8 +142,9 @@ class HNSW:
         return np.where(met >= 0, self.codes[met], -1) if len(self.codes) else met.astype(np.int32)
 
 
-def _lengths(vectors: Float32[np.ndarray, "rows dim"]) -> Float32[np.ndarray, "rows 1"]:
-    return np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None].clip(min=np.finfo(np.float32).tiny)
+def _units(vectors: Float32[np.ndarray, "rows dim"]) -> Float32[np.ndarray, "rows dim"]:
+    """The vectors at length 1; one of zeros stays."""
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=np.finfo(np.float32).tiny)
 
 
 def _empty(dim: int, links: int) -> Any:

@@ -22,7 +22,7 @@ class Merged:
     place: Int64[np.ndarray, " rows"]
     """Where in the store each interaction stands; 0 for those of the dataset that was there before."""
     learned: dict[str, int]
-    """What its models say of the store: up to which place its events are in them, and when it was read."""
+    """What its models say of the store: up to which place events and deletions are in them, and when it was read."""
 
 
 def merged(data: Dataset, store: Store) -> Merged:
@@ -34,7 +34,7 @@ def merged(data: Dataset, store: Store) -> Merged:
     Raises:
         DataError: an item of the store does not fit into the columns of the dataset.
     """
-    learned = {"time": now(), "events": store.last_place()}
+    learned = {"time": now(), **store.last_places()}
     forgotten = store.forgotten()
     places, events = store.placed(until=learned["events"])
     items, rows = _items(data, store)

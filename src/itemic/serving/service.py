@@ -35,8 +35,8 @@ from itemic.systems.pipelines.pipeline import SPOKE, Pipeline
 
 FOUND = 200
 """Items found by words that behaviour may reorder."""
-UNTOLD = {"events": 0, "time": 0}
-"""What a model has learned of the store that was never refreshed: up to which place, and when it was read."""
+UNTOLD = {"events": 0, "deletions": -1}
+"""What a model has learned of the store that was never refreshed: up to which places."""
 
 
 @dataclass
@@ -87,8 +87,8 @@ class Service:
         self.items = Catalogue(first.catalogue.items)
         self._texts: TextIndex | None = None
         self._take_known(dict(store.items()))
-        learned = first.fitted_on.get("store", UNTOLD)
-        self.histories = Histories(first.catalogue.users.ids, first.histories, store.forgotten(learned["time"]))
+        learned = UNTOLD | first.fitted_on.get("store", {})
+        self.histories = Histories(first.catalogue.users.ids, first.histories, store.forgotten(learned["deletions"]))
         self.place = store.last_place()
         self._remember(store.events(after=learned["events"], until=self.place))
         self._count(self._coded(store.events(until=self.place)))
@@ -382,8 +382,9 @@ class Service:
 
     async def delete_user(self, user: str) -> dict[str, int]:
         """Forgets a user: events, impressions and history; models at the next refresh."""
-        self.histories.forget(user)
-        return await asyncio.wrap_future(self.store.delete_user(user))
+        gone = await asyncio.wrap_future(self.store.delete_user(user))
+        self.histories.forget(user)  # not before: an event stored ahead of it may be remembered while it waits
+        return gone
 
     # Taking items -----------------------------------------------------------------------------------------------
 

@@ -101,7 +101,9 @@ def update(table: Rows, named: Int64[Tensor, " n"], gradients: Float[Tensor, "n 
     slope = sums.add_(weight[rows], alpha=decay)
     mean[rows] = m = mean[rows].lerp(slope, 1 - beta1)
     square[rows] = s = square[rows].lerp(slope.square(), 1 - beta2)
-    filled[rows] = f = filled[rows].lerp(filled.new_ones(()), torch.tensor([1 - beta1, 1 - beta2]).to(filled))
+    filled[rows] = f = filled[rows].lerp(
+        filled.new_ones(()), torch.tensor([1 - beta1, 1 - beta2], dtype=filled.dtype).to(filled.device)
+    )
     full1, full2 = (x.view(-1, *[1] * (weight.dim() - 1)) for x in f.unbind(1))
     weight[rows] -= lr * (m / full1) / ((s / full2).sqrt() + eps)
 

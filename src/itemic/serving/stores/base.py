@@ -29,6 +29,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE keys (name TEXT NOT NULL PRIMARY KEY, digest TEXT NOT NULL, scope TEXT NOT NULL, "
         "time BIGINT NOT NULL)",
     ),
+    ("ALTER TABLE forgotten ADD COLUMN place BIGINT NOT NULL DEFAULT 0",),
 )
 """Statements that bring a store from each version to the next; what was released is never changed, only added to."""
 
@@ -155,7 +156,12 @@ class Store:
 
     def last_place(self) -> int:
         """The place of the event stored last: the first has 1, later ones have larger ones."""
-        return self._read("SELECT coalesce(max(place), 0) FROM events")[0][0]
+        return self.last_places()["events"]
+
+    def last_places(self) -> dict[str, int]:
+        """The place of the event stored last and that of the last deletion of a user, both as of one moment."""
+        found = "SELECT (SELECT coalesce(max(place), 0) FROM events), (SELECT coalesce(max(place), 0) FROM forgotten)"
+        return dict(zip(("events", "deletions"), self._read(found)[0]))
 
     # Items ------------------------------------------------------------------------------------------------------
 
@@ -209,7 +215,9 @@ class Store:
     def delete_user(self, user: str) -> "Future[dict[str, int]]":
         """How many events and impressions of a user are gone; a digest stays, so that what models know is not used."""
         forget = (
-            "INSERT INTO forgotten (digest, time) VALUES (?, ?) ON CONFLICT (digest) DO UPDATE SET time = excluded.time"
+            "INSERT INTO forgotten (digest, time, place) "
+            "SELECT ?, ?, coalesce(max(place), 0) + 1 FROM forgotten WHERE 1 = 1 "  # else SQLite reads ON as a join's
+            "ON CONFLICT (digest) DO UPDATE SET time = excluded.time, place = excluded.place"
         )
 
         def change(run: Any) -> dict[str, int]:
@@ -221,9 +229,9 @@ class Store:
 
         return self._change(change)
 
-    def forgotten(self, since: int = 0) -> set[str]:
-        """Digests of the users who were deleted, or of those whose last deletion was at this moment or later."""
-        return {row[0] for row in self._read("SELECT digest FROM forgotten WHERE time >= ?", (since,))}
+    def forgotten(self, after: int = -1) -> set[str]:
+        """Digests of the users who were deleted, or of those whose last deletion was stored after this place."""
+        return {row[0] for row in self._read("SELECT digest FROM forgotten WHERE place > ?", (after,))}
 
     # Keys -------------------------------------------------------------------------------------------------------
 

@@ -1,5 +1,7 @@
 """CodeRecommender: for systems that say the codes of items, along the tree of them; HistoryToCodes also reads them."""
 
+from typing import Self
+
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
 
@@ -15,6 +17,10 @@ class CodeRecommender(Recommender[C, M]):
 
     _trie: tuple[Int32[np.ndarray, "items levels"], Trie] | None = None
     """The tree of all items, and the codes that it was made of."""
+
+    def to(self, device: str) -> Self:
+        self._trie = None  # made again, there
+        return super().to(device)
 
     def item_codes(self) -> Int32[np.ndarray, "items levels"]:
         """The codes of each item; -1 where it has none."""

@@ -190,7 +190,7 @@ class RecGPT(HistoryToCodes[Config, Network]):
         codes, allowed = self.tensor(self.item_codes()), trie.place >= 0
         for rows, chances in self._chances(query):
             barred = forbidden.take(rows)
-            arrays = self.tensor(barred.values), self.tensor(barred.offsets)
+            arrays = torch.from_numpy(barred.values), torch.from_numpy(barred.offsets)
             if self.config.decode == "exact":
                 found = exact(chances, codes, k, arrays, allowed)
             else:

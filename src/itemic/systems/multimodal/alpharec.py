@@ -179,7 +179,7 @@ class AlphaRec(ByContent[Config, Network], PopularToSilent[Config, Network], Vec
         other = self.moved(train)
         other.survey(train)
         other.prepare(train)
-        other.to(self.device)  # what prepare put beside the weights
+        other.module.to(other.device)  # what prepare put beside the weights
         other.finish()
         return other
 

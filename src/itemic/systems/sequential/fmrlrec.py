@@ -202,7 +202,7 @@ class FMRLRec(ByContent[Config, Network], SequenceRecommender[Config, Network]):
             raise ConfigError(f"{self.entry.name} cannot be cut to {width:,}. Cut it to one of: {listed}.")
         small: Any = type(self)(self.config.model_copy(update={"dim": width}), vectors=self.vectors)
         small._catalogue, small.histories = self.catalogue, self.histories
-        small.shape, small.fitted_on = self.shape, self.fitted_on
+        small.shape, small.fitted_on, small.device = self.shape, self.fitted_on, self.device
         wanted = small.build(self.catalogue).state_dict()
         small.weights = {
             name: np.ascontiguousarray(self.weights[name][tuple(slice(n) for n in tensor.shape)])
