@@ -4,7 +4,8 @@ Malkov and Yashunin, 2016, arXiv:1603.09320, as faiss has it. The walk goes by i
 these too, or lies in the same direction. By products the long vectors that win most requests are met at once, but there
 are few ways to short ones, and to some none; by direction there are ways to all, and where lengths differ much they are
 long. What comes out is nearly always what an exact search gives; how nearly depends on `effort`. The links and the
-effort are chosen by measuring. The graph is plain arrays, checked when they are read: a saved one from elsewhere can
+effort are chosen by measuring. It walks by vectors rounded to bfloat16, half the memory to fetch at each step; what it
+meets is compared unrounded. The graph is plain arrays, checked when they are read: a saved one from elsewhere can
 say wrong neighbours, and nothing worse.
 """
 
@@ -107,7 +108,7 @@ class HNSW:
         """Adds these items to the graph as it finds its way among vectors of length 1, which lie beside for that."""
         faiss, walked = _faiss(), self._graph.storage
         if self._units is None:
-            self._units = faiss.IndexFlatIP(vectors.shape[1])
+            self._units = _rounded(vectors.shape[1])
             self._units.add(_units(vectors[self.codes[: -len(new)]]))
         self._graph.storage = self._units
         try:
@@ -149,9 +150,15 @@ def _units(vectors: Float32[np.ndarray, "rows dim"]) -> Float32[np.ndarray, "row
 
 def _empty(dim: int, links: int) -> Any:
     faiss = _faiss()
-    graph = faiss.IndexHNSWFlat(dim, links, faiss.METRIC_INNER_PRODUCT)
+    graph = faiss.IndexHNSWSQ(dim, faiss.ScalarQuantizer.QT_bf16, links, faiss.METRIC_INNER_PRODUCT)
     graph.hnsw.efConstruction = max(BUILD, links)
     return graph
+
+
+def _rounded(dim: int) -> Any:
+    """Room for vectors in bfloat16."""
+    faiss = _faiss()
+    return faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_bf16, faiss.METRIC_INNER_PRODUCT)
 
 
 def _faiss() -> Any:
