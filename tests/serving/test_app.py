@@ -172,6 +172,30 @@ def test_events_and_the_deletion_of_their_user_count_in_the_order_in_which_they_
         assert (known["history"], [event["id"] for event in known["events"]]) == (["8"], ["e3"])
 
 
+def test_an_item_deleted_while_it_is_being_taken_in_is_gone(serving, monkeypatch):
+    with serving(only=["contentknn"]) as shop:
+        service, deleted = shop.service, []
+        stored = service.store.put_items
+
+        def and_deleted(given):
+            done = stored(given)
+            deleted.append(asyncio.get_running_loop().create_task(service.delete_items(list(given))))
+            return done
+
+        async def both():
+            await service.put_items({"99": {"title": "item 99", "group": 3}})
+            await deleted[-1]
+
+        monkeypatch.setattr(service.store, "put_items", and_deleted)
+        for _ in range(3):  # a new item, and then one that comes back
+            asyncio.run(both())
+            assert refused(shop.item, "99")[0] == 404
+            assert "99" not in items(shop.search("item 99", k=40))
+        monkeypatch.undo()
+        shop.put_items({"99": {"title": "item 99", "group": 3}})
+        assert items(shop.search("item 99", k=1)) == ["99"]
+
+
 def test_what_was_shown_is_logged_with_its_propensities(serving):
     pipelines = {"main": {"sources": {"itemknn": {"n": 20}}, "fallback": [], "temperature": 0.5, "seed": 1}}
     with serving(pipelines=pipelines) as shop:

@@ -1,6 +1,5 @@
 """The items of a service by their ids: codes, titles, what was said of them since, and which are gone."""
 
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,8 +32,6 @@ class Catalogue:
         self.titles = items.titles(np.arange(len(items)))
         self._attributes: dict[str, dict[str, Any]] = {}
         self._gone = np.zeros(len(self.names), bool)
-        self._changing = threading.Lock()
-        """Items come on the thread of the models and go on that of the requests."""
 
     def __len__(self) -> int:
         """Also those that are gone: they keep their codes."""
@@ -74,15 +71,14 @@ class Catalogue:
         codes = np.array([self.codes[name] for name in items], np.int64)
         for code, title in zip(codes.tolist(), table.titles(codes)):
             self.titles[code] = title
-        with self._changing:
-            self._gone = np.pad(self._gone, (0, len(new)))
-            self._gone[codes] = False
+        gone = np.pad(self._gone, (0, len(new)))
+        gone[codes] = False
+        self._gone = gone
         self._attributes |= {name: dict(attributes) for name, attributes in items.items()}
 
     def drop(self, codes: Int[np.ndarray, " items"]) -> None:
         """Deletes items."""
-        with self._changing:
-            self._gone[codes] = True
+        self._gone[codes] = True
         for code in codes.tolist():
             self._attributes.pop(self.names[code], None)
 

@@ -418,14 +418,14 @@ class Service:
     async def delete_items(self, names: Sequence[str]) -> dict[str, int]:
         """Deletes items: no answer names them from now on."""
         await asyncio.wrap_future(self.store.delete_items(names))
+        return await self._on_thread(self._drop_items, names)  # behind what was stored before and is being taken in
+
+    def _drop_items(self, names: Sequence[str]) -> dict[str, int]:
         codes = self.items.known(names)
         self.items.drop(codes)
-        await self._on_thread(self._close_items, codes)
-        return {"deleted": len(codes)}
-
-    def _close_items(self, codes: np.ndarray) -> None:
         for pipeline in self.pipelines.values():
             pipeline.close_items(codes)
+        return {"deleted": len(codes)}
 
     def item(self, name: str) -> dict[str, Any]:
         """The attributes of an item."""
@@ -437,9 +437,7 @@ class Service:
         kept, deleted = now_of(items)
         if kept:
             self._take_items(kept, self._checked(kept))
-        codes = self.items.known(deleted)
-        self.items.drop(codes)
-        self._close_items(codes)
+        self._drop_items(deleted)
 
 
 def _alone(name: str) -> PipelineConfig:
