@@ -196,6 +196,23 @@ def test_an_item_deleted_while_it_is_being_taken_in_is_gone(serving, monkeypatch
         assert items(shop.search("item 99", k=1)) == ["99"]
 
 
+def test_what_took_too_long_to_be_answered_is_done_whole(serving):
+    with serving(timeout=0.2) as shop:
+        gate = threading.Event()
+        shop.service.store._change(lambda run: gate.wait())
+        said = "it took longer than 0.2 s. Send less, or try again later."
+        assert refused(shop.add_event, "ann", "7", id="e1") == (503, said)
+        assert refused(shop.put_items, {"99": {"title": "item 99", "group": 3}}) == (503, said)
+        gate.set()
+        assert shop.add_event("ann", "7", id="e1")["repeated"] == 1
+        assert shop.user("ann")["history"] == ["7"]
+        assert shop.put_items({"99": {"title": "item 99", "group": 3}}) == {
+            "new": 0,
+            "changed": 1,
+            "not_ranked_by": ["itemknn"],
+        }
+
+
 def test_what_was_shown_is_logged_with_its_propensities(serving):
     pipelines = {"main": {"sources": {"itemknn": {"n": 20}}, "fallback": [], "temperature": 0.5, "seed": 1}}
     with serving(pipelines=pipelines) as shop:
@@ -405,9 +422,12 @@ def test_counts_are_told_to_prometheus(serving):
         shop.recommend("3")
         shop.add_event("3", "1")
         connection = http.client.HTTPConnection(shop.url.removeprefix("http://"))
+        connection.request("PURGE", "/v1/health")
+        connection.getresponse().read()
         connection.request("GET", "/v1/metrics")
         text = connection.getresponse().read().decode()
         assert 'itemic_requests_total{method="POST",route="/v1/recommend",status="200"} 1.0' in text
+        assert 'itemic_requests_total{method="other",route="/v1/health",status="405"} 1.0' in text
         assert "itemic_events_total 1.0" in text
         assert "itemic_items 40.0" in text
 

@@ -203,6 +203,22 @@ def test_a_change_that_fails_does_not_take_others_with_it(store):
         bad.result()
 
 
+def test_a_change_that_nobody_waits_for_any_more_is_not_made_and_stops_no_other(store):
+    gate, at_it = threading.Event(), threading.Event()
+
+    def held(run):
+        at_it.set()
+        gate.wait()
+
+    going = store._change(held)
+    at_it.wait()
+    given_up, other = (store.add_events([Event(str(n), "u", "i", 1)]) for n in range(2))
+    assert (going.cancel(), given_up.cancel()) == (False, True)
+    gate.set()
+    assert other.result(timeout=10) == [True]
+    assert [event.id for event in store.events()] == ["1"]
+
+
 def test_a_disk_that_is_too_slow_makes_the_store_refuse(store, monkeypatch):
     gate = threading.Event()
     held = store._change(lambda run: gate.wait())

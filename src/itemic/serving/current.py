@@ -71,6 +71,10 @@ class Current:
         return await self._write(lambda service: service.delete_user(user), users=[user])
 
     async def _write(self, work: Any, *, items: Mapping[str, Any] = {}, users: Sequence[str] = ()) -> Any:
+        """Whoever asked may go, or be told that it takes too long: what is begun is done, in the store and here."""
+        return await asyncio.shield(self._begin(self._written(work, items, users)))
+
+    async def _written(self, work: Any, items: Mapping[str, Any], users: Sequence[str]) -> Any:
         await self._open.wait()
         self._writing += 1
         try:
@@ -190,10 +194,11 @@ class Current:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _begin(self, work: Any) -> None:
+    def _begin(self, work: Any) -> asyncio.Task:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 def _opened(old: Service) -> Service:

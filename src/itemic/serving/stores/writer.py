@@ -33,7 +33,8 @@ class Writer:
         self._thread.start()
 
     def submit(self, change: Change) -> Future:
-        """The result of a change, there when it is on disk; an exception of the change is the future's.
+        """The result of a change, there when it is on disk; an exception of the change is the future's. A change whose
+        future is cancelled is not made, unless it is being made already.
 
         Raises:
             SaveError: too many changes wait for the disk, or the store is closed.
@@ -65,7 +66,7 @@ class Writer:
             while group[-1] is not None and len(group) < LARGEST and not self._queue.empty():
                 group.append(self._queue.get())
             open_ = group[-1] is not None
-            self._commit([change for change in group if change is not None])
+            self._commit([one for one in group if one is not None and one[1].set_running_or_notify_cancel()])
         self._connection.close()
 
     def _commit(self, group: list[tuple[Change, Future]]) -> None:
