@@ -1,6 +1,7 @@
 """A conversation over HTTP: what comes in which order, what is refused, and what is never named."""
 
 import json
+import time
 
 import pytest
 from fastapi.testclient import TestClient
@@ -84,6 +85,23 @@ def test_pieces_come_first_and_the_list_that_they_drew_from_last(chatting, model
     assert pieces[0] == "Take"
     allowed = "Birch Lamp 5" in {one["title"] for one in shown["items"]}
     assert ("Birch Lamp 5" in "".join(pieces)) == allowed
+
+
+def test_a_long_answer_may_take_its_time_from_piece_to_piece(chatting, models, monkeypatch):
+    def slowly(pause):
+        def reply(*_):
+            for piece in ("Take ", "whatever ", "you ", "like, ", "or ", "not."):
+                time.sleep(pause)
+                yield piece
+
+        return reply
+
+    client = chatting("lamps", timeout=1)
+    asked(client, ("user", "I liked Amber Lamp 1."))  # what is made at the first request
+    monkeypatch.setattr(type(models["lamps"]), "speaks", True)
+    monkeypatch.setattr(type(models["lamps"]), "reply", slowly(0.25))
+    *_, (last, _) = asked(client, ("user", "I liked Amber Lamp 1."))
+    assert last == "list"
 
 
 def test_what_was_said_before_and_what_a_user_did_count(chatting):

@@ -72,7 +72,7 @@ class Config(ModelConfig):
     """Shares of users by pipeline, where a request names none: {main: 90, new: 10}. A user stays with one. None: all
     go to the first."""
     timeout: float = Field(default=10, gt=0)
-    """Seconds after which a request is given up."""
+    """Seconds after which a request is given up: until its answer begins, and between two pieces where it streams."""
     cors: tuple[str, ...] = ()
     """Web pages that may ask, as https://shop.example; none by default."""
     refresh: Refresh = Refresh()

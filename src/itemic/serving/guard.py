@@ -62,9 +62,12 @@ class Guard:
                 headers = HEADERS[:-1] if scope["path"] in PAGES else HEADERS
                 message["headers"] = [*said, *(one for one in headers if one[0] not in names)]
             await send(message)
+            if message.get("more_body"):  # an answer that comes piece by piece may take that long for each
+                limit.reschedule(asyncio.get_running_loop().time() + self.config.timeout)
 
+        limit = asyncio.timeout(self.config.timeout)
         try:
-            async with asyncio.timeout(self.config.timeout):
+            async with limit:
                 self._enter(scope)
                 await self.app(scope, await self._read(scope, receive), answer)
         except Refused as refusal:
