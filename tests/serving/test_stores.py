@@ -219,6 +219,16 @@ def test_a_change_that_nobody_waits_for_any_more_is_not_made_and_stops_no_other(
     assert [event.id for event in store.events()] == ["1"]
 
 
+def test_a_long_reading_holds_up_no_other(store):
+    found = []
+    with store._reading():
+        other = threading.Thread(target=lambda: found.extend([store.keys(), store.last_place()]), daemon=True)
+        other.start()
+        other.join(timeout=20)
+    assert found == [[], 0]
+    assert len({id(reader) for reader in store._readers}) == 2
+
+
 def test_a_disk_that_is_too_slow_makes_the_store_refuse(store, monkeypatch):
     gate = threading.Event()
     held = store._change(lambda run: gate.wait())

@@ -373,12 +373,15 @@ class Service:
     async def user(self, user: str) -> dict | None:
         """All that is known of a user; None where nothing is."""
         await asyncio.wrap_future(self.store.flush())
-        events = [event._asdict() for event in self.store.events(user=user)]
-        shown = [one._asdict() for one in self.store.impressions(user=user)]
+        events, shown = await asyncio.to_thread(self._stored_of, user)
         if not (events or shown or self.histories.knows(user)):
             return None
         _, history = self.histories.of(user)
         return {"user": user, "history": [self.items.names[c] for c in history], "events": events, "impressions": shown}
+
+    def _stored_of(self, user: str) -> tuple[list[dict], list[dict]]:
+        events, shown = self.store.events(user=user), self.store.impressions(user=user)
+        return [event._asdict() for event in events], [one._asdict() for one in shown]
 
     async def delete_user(self, user: str) -> dict[str, int]:
         """Forgets a user: events, impressions and history; models at the next refresh."""

@@ -6,10 +6,10 @@ never stand in the text of a statement.
 
 import hashlib
 import json
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 from itemic.errors import ConfigError, LoadError, SaveError
@@ -109,9 +109,10 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self._reader, self._lock = database.connect(), threading.RLock()
+        first = database.connect()
+        self._readers, self._closed = [first], False
         try:
-            self.version = self._migrated()
+            self.version = self._migrated(first)
         except database.errors as error:
             reason = str(error).splitlines()[0]
             raise LoadError(f"{database} cannot be read as a store: {reason}. Give another place.") from None
@@ -120,8 +121,9 @@ class Store:
     def close(self) -> None:
         """Writes what waits and lets go of the database."""
         self._writer.close()
-        with self._lock:
-            self._reader.close()
+        self._closed = True
+        while self._readers:
+            self._readers.pop().close()
 
     # Events -----------------------------------------------------------------------------------------------------
 
@@ -281,16 +283,32 @@ class Store:
         return SaveError(f"{self.database} cannot be {done}: {reason}. Look at the database.")
 
     def _read(self, statement: str, values: Sequence[Any] = ()) -> list[tuple]:
-        with self._lock:
+        with self._reading() as reader:
             try:
-                if getattr(self._reader, "closed", False):  # by a server that was started again
-                    self._reader = self.database.connect()
-                return self._reader.execute(self.database.marked(statement), values).fetchall()
+                return reader.execute(self.database.marked(statement), values).fetchall()
             except self.database.errors as error:
                 raise self._told(error, "read") from error
 
-    def _migrated(self) -> int:
-        run, mark = self._reader.execute, self.database.marked
+    @contextmanager
+    def _reading(self) -> Iterator[Any]:
+        """A connection that nobody else reads by: a long reading holds up no other."""
+        if self._closed:
+            raise SaveError("the store is closed. Open it again.")
+        try:
+            reader = self._readers.pop()
+        except IndexError:
+            reader = self.database.connect()
+        try:
+            if getattr(reader, "closed", False):  # by a server that was started again
+                reader = self.database.connect()
+            yield reader
+        finally:
+            self._readers.append(reader)
+            if self._closed:  # meanwhile
+                self.close()
+
+    def _migrated(self, connection: Any) -> int:
+        run, mark = connection.execute, self.database.marked
         run("CREATE TABLE IF NOT EXISTS versions (version BIGINT NOT NULL PRIMARY KEY, time BIGINT NOT NULL)")
         found = run("SELECT coalesce(max(version), 0) FROM versions").fetchone()[0]
         if found > len(MIGRATIONS):
