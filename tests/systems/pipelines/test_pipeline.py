@@ -199,6 +199,20 @@ def test_what_many_took_of_late_trends(planted):
     assert made.rank(nobody, 2).scores[0].tolist() == [1, 0]
 
 
+def test_of_many_items_those_that_trend_are_put_in_order_once_a_second(planted, monkeypatch):
+    data = Dataset.from_frame({"user": [1, 2, 3], "item": ["a", "a", "b"], "time": [0, 0, 0]})
+    made = Pipeline(sources={"trending": {"kind": "trending"}}, fallback=[]).fit(data)
+    nobody, (a, b), clock = Query(history=Ragged.from_lists([[]])), data.items.ids.codes(["a", "b"]), [100.0]
+    monkeypatch.setattr("itemic.systems.pipelines.pipeline.MANY", 1)
+    monkeypatch.setattr("itemic.systems.pipelines.pipeline.time.monotonic", lambda: clock[0])
+    listed = []
+    for moment in (100.0, 100.5, 101.5, 101.6):
+        clock[0] = moment
+        listed.append(made.rank(nobody, 2).items[0].tolist())
+        made.took([b, b], [0, 0])
+    assert listed == [[a, b], [a, b], [b, a], [b, a]]
+
+
 def test_new_items_are_ranked_at_once_by_what_can(planted, models):
     train, _ = planted
     made = Pipeline(sources={"itemknn": {}, "contentknn": {}, "fresh": {"kind": "recent", "n": 1}}, fallback=[]).fit(

@@ -31,6 +31,8 @@ DAY = 86_400_000
 """Milliseconds."""
 FEW = 256
 """Items closed to everybody that are cheaper to leave out one by one than by marking all the others."""
+MANY, LAG = 10_000, 1.0
+"""Of more items than that, what trends may lag behind by so many seconds."""
 SPOKE = " spoke for others that had too little"
 """What is said of a fallback, after its name."""
 LAST = 50
@@ -47,7 +49,8 @@ class Pipeline(Recommender[Config]):
         self._rules: Rules | None = None
         self._budgets = Budgets(1 + len(self.config.sources))
         self._chosen = Remembered(_open_and_closed)
-        self._trends: dict[str, Int32[np.ndarray, " items"]] = {}  # items by falling counts, made when asked for
+        self._trends: dict[str, tuple[Int32[np.ndarray, " items"], float]] = {}  # by falling counts, and made when
+        self._moved: set[str] = set()  # those whose counts have changed since
         self._rng = np.random.default_rng(self.config.seed)
         self._tell()
 
@@ -286,10 +289,7 @@ class Pipeline(Recommender[Config]):
             return self._budgets.run(name, source.budget, lambda: self._by_model(name, query, n, allowed), reasons)
         if source.kind == "trending":
             counts = self.weights[f"trending.{name}"]
-            if name not in self._trends:
-                self._trends[name] = np.argsort(-counts, kind="stable").astype(np.int32)
-            order = self._trends[name]
-            items = first_open(order, query, allowed, n)
+            items = first_open(self._trending(name), query, allowed, n)
             worth = counts[items].astype(np.float32)
         else:
             order = (
@@ -300,6 +300,16 @@ class Pipeline(Recommender[Config]):
             items = first_open(order, query, allowed, n)
             worth = np.broadcast_to(-np.arange(items.shape[1], dtype=np.float32), items.shape)
         return items, np.where(items >= 0, worth, np.float32(-np.inf))
+
+    def _trending(self, name: str) -> Int32[np.ndarray, " items"]:
+        """The items by falling counts; of many items as they were a second ago, as sorting them takes a while."""
+        counts, now = self.weights[f"trending.{name}"], time.monotonic()
+        order, made = self._trends.get(name, (None, 0.0))
+        if order is None or (name in self._moved and (len(counts) <= MANY or now - made > LAG)):
+            order = np.argsort(-counts, kind="stable").astype(np.int32)
+            self._trends[name] = order, now
+            self._moved.discard(name)
+        return order
 
     def _by_model(self, name: str, query: Query, n: int, allowed: Bool[np.ndarray, " items"] | None) -> tuple:
         model = getattr(self, self.config.sources[name].model or name)
@@ -360,7 +370,7 @@ class Pipeline(Recommender[Config]):
                     self.weights[f"now.{name}"] = np.array(max(times), np.float64)
                     age -= age.max()
                 np.add.at(self.weights[f"trending.{name}"], np.asarray(codes), 2.0**age)
-                self._trends.pop(name, None)
+                self._moved.add(name)
 
     def _counted(
         self, item: Int[np.ndarray, " rows"], when: Int[np.ndarray, " rows"] | None, n_items: int
