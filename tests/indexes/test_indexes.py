@@ -65,6 +65,17 @@ def test_more_effort_finds_more_and_enough_of_it_nearly_all(items, graph):
     assert found[512] > 0.97
 
 
+@pytest.mark.parametrize("by", ["product", "direction"])
+def test_what_all_items_have_in_common_does_not_blur_how_they_differ(items, by):
+    far, queries = items * np.float32(0.1) + 30, vectors(100, 1)
+    made = HNSW.built(far[:-50], by=by)
+    made.extend(far)
+    made.effort = 512
+    wanted = plain_top_k(queries @ far.T, 10)[0]
+    for one in (made, HNSW.of(far, made.arrays())):
+        assert recall(one.search(queries, 10)[0], wanted) > 0.97
+
+
 def test_what_is_excluded_or_closed_takes_no_place_from_others(items, graph):
     queries = vectors(50, 2)
     scores, allowed = queries @ items.T, np.arange(len(items)) % 2 == 0

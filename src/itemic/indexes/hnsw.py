@@ -4,9 +4,11 @@ Malkov and Yashunin, 2016, arXiv:1603.09320, as faiss has it. The walk goes by i
 these too, or lies in the same direction. By products the long vectors that win most requests are met at once, but there
 are few ways to short ones, and to some none; by direction there are ways to all, and where lengths differ much they are
 long. What comes out is nearly always what an exact search gives; how nearly depends on `effort`. The links and the
-effort are chosen by measuring. It walks by vectors rounded to bfloat16, half the memory to fetch at each step; what it
-meets is compared unrounded. The graph is plain arrays, checked when they are read: a saved one from elsewhere can
-say wrong neighbours, and nothing worse.
+effort are chosen by measuring. Vectors are walked less their mean, which changes no order and takes away what all have
+in common, and rounded to bfloat16, half the memory to fetch at each step; what is met is compared as it is.
+
+The graph is plain arrays, checked when they are read: a saved one from elsewhere can say wrong neighbours, and nothing
+worse.
 """
 
 from collections.abc import Mapping
@@ -40,6 +42,7 @@ class HNSW:
         """`codes` says which item each node of the graph is, `by` what is linked."""
         self.vectors, self.codes, self.effort, self.by = vectors, codes, 64, by
         self._graph, self._units = graph, None
+        self._centre: Float32[np.ndarray, " dim"] = np.zeros(vectors.shape[1], np.float32)
         self._open = Remembered(self._chosen)
 
     @classmethod
@@ -50,8 +53,9 @@ class HNSW:
             ConfigError: the package faiss is missing.
         """
         made = cls(vectors[:0], _empty(vectors.shape[1], links), np.empty(0, np.int32), by)
+        made._centre = _mean(vectors)
         made.extend(vectors)
-        made._units = None  # as much memory as the vectors, until there are more
+        made._units = None  # half as much memory as the vectors, until there are more
         return made
 
     @classmethod
@@ -79,11 +83,12 @@ class HNSW:
         for name, values in (("levels", levels), ("offsets", offsets), ("neighbors", neighbours)):
             faiss.copy_array_to_vector(np.ascontiguousarray(values), getattr(graph.hnsw, name))
         graph.hnsw.entry_point, graph.hnsw.max_level = (entry, int(levels.max()) - 1) if n else (-1, -1)
-        faiss.downcast_index(graph.storage).add(np.ascontiguousarray(vectors[codes]))
+        centre = _mean(vectors[codes])
+        faiss.downcast_index(graph.storage).add(vectors[codes] - centre)
         graph.ntotal = n
         by: By = "direction" if any(direction) else "product"
         made = cls(vectors[: codes[-1] + 1 if n else 0], graph, codes.astype(np.int32), by)
-        made.effort = effort
+        made.effort, made._centre = effort, centre
         made.extend(vectors)
         return made
 
@@ -99,7 +104,7 @@ class HNSW:
         new = first + np.flatnonzero(np.isfinite(vectors[first:]).all(1))
         self.vectors, self.codes = vectors, np.append(self.codes, new).astype(np.int32)
         if len(new) and self.by == "product":
-            self._graph.add(np.ascontiguousarray(vectors[new], np.float32))
+            self._graph.add(vectors[new] - self._centre)
         elif len(new):
             self._link_by_direction(vectors, new)
         self._open = Remembered(self._chosen)
@@ -109,13 +114,13 @@ class HNSW:
         faiss, walked = _faiss(), self._graph.storage
         if self._units is None:
             self._units = _rounded(vectors.shape[1])
-            self._units.add(_units(vectors[self.codes[: -len(new)]]))
+            self._units.add(_units(vectors[self.codes[: -len(new)]] - self._centre))
         self._graph.storage = self._units
         try:
-            self._graph.add(_units(vectors[new]))
+            self._graph.add(_units(vectors[new] - self._centre))
         finally:
             self._graph.storage = walked
-        faiss.downcast_index(walked).add(np.ascontiguousarray(vectors[new]))
+        faiss.downcast_index(walked).add(vectors[new] - self._centre)
 
     def search(
         self,
@@ -141,6 +146,12 @@ class HNSW:
             how["sel"] = faiss.IDSelectorBitmap(len(self.codes), faiss.swig_ptr(bits))
         met = self._graph.search(np.ascontiguousarray(queries), width, params=faiss.SearchParametersHNSW(**how))[1]
         return np.where(met >= 0, self.codes[met], -1) if len(self.codes) else met.astype(np.int32)
+
+
+def _mean(vectors: Float32[np.ndarray, "rows dim"]) -> Float32[np.ndarray, " dim"]:
+    """The mean of the vectors that have no nan; zeros where there is none."""
+    there = np.isfinite(vectors).all(1)
+    return vectors[there].mean(0) if there.any() else np.zeros(vectors.shape[1], np.float32)
 
 
 def _units(vectors: Float32[np.ndarray, "rows dim"]) -> Float32[np.ndarray, "rows dim"]:
