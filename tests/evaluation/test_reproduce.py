@@ -15,7 +15,7 @@ from itemic.errors import ConfigError, DataError, ItemicError, LoadError
 from itemic.evaluation import evaluate, reproduce, reproduce_list
 from itemic.evaluation.recipes import Recipe, all_recipes, beside, find_recipe, merged, recipes_folder
 from itemic.evaluation.reproduce import data_of, measure
-from itemic.evaluation.tables import protocols, results_table, standing, variants, write_tables
+from itemic.evaluation.tables import protocols, results_table, settings, standing, variants, write_tables
 from itemic.model import load
 from itemic.registry import find, system
 from itemic.systems.base import ScoreRecommender, SystemConfig
@@ -538,6 +538,26 @@ def test_the_table_shows_measured_beside_published_between_its_markers(place, tm
     page.write_text("nothing")
     with pytest.raises(DataError, match="has no lines <!-- results -->"):
         write_tables(page)
+
+
+def test_a_table_has_what_each_recipe_was_measured_beside(place, tmp_path):
+    place("toy-counts/skewed", beside={"rare first": {"sign": -1.0}})
+    place("toy-counts/skewed.rare", variant="rare", config={"sign": -1.0}, beside={"the same": {"sign": -1.0}})
+    facts = [json.loads(reproduce("toy-counts", "skewed", variant).read_text()) for variant in (None, "rare")]
+    low, high = facts[0]["beside"]["rare first"]["behind"]["recall@5"]
+    lines = settings("toy-counts", "skewed").splitlines()
+    assert lines[0] == "| setting | recall@5 | ndcg@5 | behind, recall@5 |"
+    assert [line.split(" | ")[0] for line in lines[2:]] == [
+        "| **`toy-counts`**", "| rare first", "| **`toy-counts`**, rare", "| the same"
+    ]  # fmt: skip
+    assert lines[3].endswith(f" | {low:.4f} to {high:.4f} |")
+    assert f"| {value(facts[1]):.4f} |" in lines[4]
+    page = tmp_path / "page.md"
+    page.write_text("<!-- settings toy-counts skewed -->\n<!-- /settings toy-counts skewed -->\n")
+    write_tables(page)
+    assert settings("toy-counts", "skewed") in page.read_text()
+    with pytest.raises(DataError, match="no results of popularity on skewed beside others. Make one: itemic reproduce"):
+        settings("popularity", "skewed")
 
 
 def test_the_standing_has_each_system_once_at_its_best_on_one_split(place, tmp_path):

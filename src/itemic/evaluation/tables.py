@@ -14,7 +14,7 @@ from itemic.errors import DataError
 from itemic.files import write_text
 
 MARKED = re.compile(
-    r"<!-- (results|systems|(?:variants|protocols) [\w-]+ [\w-]+|[\w-]+ [a-z]+) -->.*?<!-- /\1 -->", re.DOTALL
+    r"<!-- (results|systems|(?:variants|protocols|settings) [\w-]+ [\w-]+|[\w-]+ [a-z]+) -->.*?<!-- /\1 -->", re.DOTALL
 )
 HEADER = ("system", "data set", "metric", "measured", "published or reference", "ratio", "fit, s")
 ALIGNED = ("---", "---", "---", "---:", "---:", "---:", "---:")
@@ -106,6 +106,32 @@ def protocols(dataset: str, variant: str, folder: str | Path = "results") -> str
     return _markdown(rows)
 
 
+def settings(system: str, dataset: str, folder: str | Path = "results") -> str:
+    """A Markdown table of what the recipes of one system on a data set were measured beside, recipe by recipe, with the
+    95 % interval of how far each setting is behind by the first metric.
+
+    Raises:
+        DataError: nothing was measured there.
+    """
+    found = [f for f in _results(folder) if (f["system"], f["dataset"]) == (system, dataset) and f["beside"]]
+    if not found:
+        raise DataError(
+            f"{folder} holds no results of {system} on {dataset} beside others. Make one: itemic reproduce {system} "
+            f"{dataset}"
+        )
+    names = list(found[0]["metrics"])
+    rows = [("setting", *names, f"behind, {names[0]}"), ("---", *["---:"] * (len(names) + 1))]
+    for facts in sorted(found, key=lambda facts: facts["variant"] or ""):
+        own = {name: facts["metrics"][name]["value"] for name in names}
+        whole = f"**`{system}`**" + (f", {facts['variant']}" if facts["variant"] else "")
+        rows.append((whole, *(f"{value:.4f}" for value in own.values()), ""))
+        for name, other in facts["beside"].items():
+            low, high = other.get("behind", {}).get(names[0], (None, None))
+            gap = "–" if low is None else f"{low:.4f} to {high:.4f}"
+            rows.append((name, *(f"{other['metrics'][metric]:.4f}" for metric in names), gap))
+    return _markdown(rows)
+
+
 def _side_by_side(what: str, results: dict[str, dict[str, Any]]) -> str:
     """Results by name, the best one first."""
     found = sorted(results.items(), key=lambda result: _value(result[1]), reverse=True)
@@ -118,10 +144,14 @@ def _side_by_side(what: str, results: dict[str, dict[str, Any]]) -> str:
     return _markdown(rows)
 
 
+OF_TWO = {"variants": variants, "protocols": protocols, "settings": settings}
+
+
 def write_tables(path: str | Path, folder: str | Path = "results") -> None:
     """Puts tables between their markers: `<!-- results -->` to `<!-- /results -->`, the same with `systems`, for the
     standing on a data set with its name and split, as in `<!-- gowalla-ngcf official -->`, for the recipes of a system
-    with `<!-- variants sasrec amazon-beauty -->`, for several protocols with `<!-- protocols amazon-beauty cold -->`.
+    with `<!-- variants sasrec amazon-beauty -->`, for several protocols with `<!-- protocols amazon-beauty cold -->`,
+    for what stands beside with `<!-- settings ilm ml-1m -->`.
 
     Raises:
         DataError: the file has not both markers of any table, or there are no results.
@@ -130,8 +160,8 @@ def write_tables(path: str | Path, folder: str | Path = "results") -> None:
 
     def table(marked: re.Match[str]) -> str:
         name, *where = marked[1].split()
-        if name in ("variants", "protocols"):
-            made = {"variants": variants, "protocols": protocols}[name](where[0], where[1], folder)
+        if name in OF_TWO:
+            made = OF_TWO[name](where[0], where[1], folder)
         elif where:
             made = standing(name, where[0], folder)
         else:
@@ -154,7 +184,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         facts = json.loads(path.read_text())
         needed = ("system", "dataset", "variant", "split", "metrics", "seconds", "protocol")
-        return {key: facts[key] for key in needed} | {"also": facts.get("also", {})}
+        return {key: facts[key] for key in needed} | {key: facts.get(key, {}) for key in ("also", "beside")}
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not a result: {error}. Make it again with itemic reproduce.") from error
 
