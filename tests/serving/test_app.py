@@ -159,6 +159,24 @@ def test_a_user_is_forgotten_at_once_and_for_good(serving):
         assert {one.source for one in shop.recommend("3", k=3).items} == {"trending"}
 
 
+def test_a_list_under_way_when_its_user_is_deleted_is_logged_for_nobody(serving):
+    with serving() as shop:
+        service, gate = shop.service, threading.Event()
+
+        async def both():
+            service.thread.submit(gate.wait)
+            asking = asyncio.create_task(service.recommend(None, "3", service.asked("3", None, 2)))
+            await asyncio.sleep(0.05)
+            await service.delete_user("3")
+            gate.set()
+            return await asking
+
+        answer = asyncio.run(both())
+        service.store.flush().result()
+        assert [(one.id, one.user) for one in service.store.impressions()] == [(answer["id"], None)]
+        assert refused(shop.user, "3") == (404, "nothing is known of a user '3'.")
+
+
 def test_events_and_the_deletion_of_their_user_count_in_the_order_in_which_they_were_stored(serving):
     async def told(*work):
         await asyncio.gather(*work)

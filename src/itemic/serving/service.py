@@ -94,6 +94,7 @@ class Service:
         self._count(self._coded(store.events(until=self.place)))
         self._in_store = settled(self.models, config.vectors, store)
         self.gatherer = Gatherer(self._answer, self.thread)
+        self._asking: dict[object, str | None] = {}  # for whom each list is that is being made
 
     @classmethod
     def open(cls, config: Config, store: Store) -> "Service":
@@ -196,7 +197,12 @@ class Service:
     async def recommend(self, model: str | None, user: str | None, one: Asked, where: str | None = None) -> dict:
         """The answer to a request, with the name under which it is logged."""
         name, _ = self.pipeline(model, user)
-        row = await self.gatherer.ask((name, where, one.candidates is not None), one)
+        asking = object()
+        self._asking[asking] = user
+        try:
+            row = await self.gatherer.ask((name, where, one.candidates is not None), one)
+        finally:
+            user = self._asking.pop(asking)
         answer = {"id": secrets.token_hex(8), "model": name, **row}
         drawn = (
             [item["propensity"] for item in row["items"]] if row["items"] and "propensity" in row["items"][0] else None
@@ -385,6 +391,7 @@ class Service:
 
     async def delete_user(self, user: str) -> dict[str, int]:
         """Forgets a user: events, impressions and history; models at the next refresh."""
+        self._asking |= {asking: None for asking, who in self._asking.items() if who == user}  # to be logged for nobody
         gone = await asyncio.wrap_future(self.store.delete_user(user))
         self.histories.forget(user)  # not before: an event stored ahead of it may be remembered while it waits
         return gone
