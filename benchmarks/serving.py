@@ -1,7 +1,7 @@
 """Latency of recommendations and events a second of a running service, under an open load from another process.
 
     python benchmarks/serving.py                                     # 100,000 items, 500 a second for 60 s
-    python benchmarks/serving.py --items 1000000 --taken 200 --graph  # a million, along a graph
+    python benchmarks/serving.py --items 1000000 --taken 100 --graph  # a million, along a graph
     python benchmarks/serving.py --items 5000 --users 2000 --seconds 5 --rate 200    # a try-out
 
 The request: recommend by user, one source of dot products (BPR, 64 wide), seen and availability filters, k=10, key
