@@ -1,5 +1,6 @@
 """A small service on a free port of this machine, as a client meets it."""
 
+import asyncio
 import copy
 import threading
 import time
@@ -19,6 +20,14 @@ from itemic.serving.service import Service
 from itemic.serving.stores import open_store
 
 
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def place(request, tmp_path):
+    """Where a store is made: a file, or a database of its own."""
+    if request.param == "sqlite":
+        return tmp_path / "events.db"
+    return request.getfixturevalue("address")
+
+
 @pytest.fixture(scope="session")
 def models():
     """Two systems that know 40 items of four groups: one knows them by who took them, one by their words."""
@@ -26,17 +35,24 @@ def models():
     return {name: find(name)().fit(train) for name in ("itemknn", "contentknn")}
 
 
+class Server(uvicorn.Server):
+    async def serve(self, sockets=None):
+        self.loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+
 @contextmanager
 def running(service):
     """The address of a service while it runs."""
     settings = uvicorn.Config(make_app(service), host="127.0.0.1", port=0, log_level="warning", access_log=False)
-    server = uvicorn.Server(settings)
+    server = Server(settings)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
         time.sleep(0.005)
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
+        service.within = lambda work: asyncio.run_coroutine_threadsafe(work, server.loop).result(timeout=60)
         yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
@@ -71,7 +87,7 @@ def serving_at(models):
         try:
             with running(service) as url:
                 client = Client(url, key)
-                client.service, client.url = service, url
+                client.service, client.url, client.within = service, url, service.within
                 yield client
         finally:
             service.close()

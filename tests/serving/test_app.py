@@ -171,7 +171,7 @@ def test_a_list_under_way_when_its_user_is_deleted_is_logged_for_nobody(serving)
             gate.set()
             return await asking
 
-        answer = asyncio.run(both())
+        answer = shop.within(both())
         service.store.flush().result()
         assert [(one.id, one.user) for one in service.store.impressions()] == [(answer["id"], None)]
         assert refused(shop.user, "3") == (404, "nothing is known of a user '3'.")
@@ -183,9 +183,10 @@ def test_events_and_the_deletion_of_their_user_count_in_the_order_in_which_they_
 
     with serving() as shop:
         add, delete = shop.service.add_events, shop.service.delete_user
-        asyncio.run(told(add([Happened("e1", "ann", "7", 1)]), delete("ann")))
+        shop.within(told(add([Happened("e1", "ann", "7", 1)]), delete("ann")))
         assert refused(shop.user, "ann") == (404, "nothing is known of a user 'ann'.")
-        asyncio.run(told(add([Happened("e2", "bob", "7", 1)]), delete("bob"), add([Happened("e3", "bob", "8", 2)])))
+        of_bob = [Happened(f"e{n}", "bob", str(5 + n), n) for n in (2, 3)]
+        shop.within(told(add(of_bob[:1]), delete("bob"), add(of_bob[1:])))
         known = shop.user("bob")
         assert (known["history"], [event["id"] for event in known["events"]]) == (["8"], ["e3"])
 
@@ -206,7 +207,7 @@ def test_an_item_deleted_while_it_is_being_taken_in_is_gone(serving, monkeypatch
 
         monkeypatch.setattr(service.store, "put_items", and_deleted)
         for _ in range(3):  # a new item, and then one that comes back
-            asyncio.run(both())
+            shop.within(both())
             assert refused(shop.item, "99")[0] == 404
             assert "99" not in items(shop.search("item 99", k=40))
         monkeypatch.undo()

@@ -19,14 +19,6 @@ from itemic.serving.stores import base as stores
 FEW = settings(max_examples=10)
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
-def place(request, tmp_path):
-    """Where a store is made: a file, or a database of its own."""
-    if request.param == "sqlite":
-        return tmp_path / "events.db"
-    return request.getfixturevalue("address")
-
-
 @pytest.fixture
 def file(tmp_path):
     return tmp_path / "events.db"

@@ -9,20 +9,20 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from itemic.errors import ConfigError, ItemicError, SaveError
 from itemic.serving.items import Given
-from itemic.serving.service import Missed, Service
+from itemic.serving.service import Service
 from itemic.serving.stores import Event
 from itemic.serving.stores.base import now
 from itemic.serving.versions import is_changing, recover, stamps
 
 LOG = logging.getLogger("itemic.serving")
 LOOK = 1.0
-"""Seconds between two looks at the folders of the models."""
+"""Seconds between two looks at the folders of the models, and at what others stored."""
 REFIT = "import os; os.nice(10); from itemic.cli import main; main()"
 """What a process of its own runs to fit models: it leaves the processor to those who answer."""
 
@@ -41,7 +41,6 @@ class Current:
     def __init__(self, service: Service) -> None:
         self.service = service
         self.said: dict[str, Any] = {"running": False, "ended": None, "error": None}
-        self._missed: Missed | None = None
         self._writing, self._nobody_writes, self._open = 0, asyncio.Event(), asyncio.Event()
         self._open.set()
         self._renewing = asyncio.Lock()
@@ -61,28 +60,24 @@ class Current:
         return await self._write(lambda service: service.add_events(events))
 
     async def put_items(self, items: Given) -> dict[str, Any]:
-        done = await self._write(lambda service: service.put_items(items), items=items)
-        return done
+        return await self._write(lambda service: service.put_items(items))
 
     async def delete_items(self, names: Sequence[str]) -> dict[str, int]:
-        return await self._write(lambda service: service.delete_items(names), items=dict.fromkeys(names))
+        return await self._write(lambda service: service.delete_items(names))
 
     async def delete_user(self, user: str) -> dict[str, int]:
-        return await self._write(lambda service: service.delete_user(user), users=[user])
+        return await self._write(lambda service: service.delete_user(user))
 
-    async def _write(self, work: Any, *, items: Mapping[str, Any] = {}, users: Sequence[str] = ()) -> Any:
+    async def _write(self, work: Any) -> Any:
         """Whoever asked may go, or be told that it takes too long: what is begun is done, in the store and here."""
-        return await asyncio.shield(self._begin(self._written(work, items, users)))
+        return await asyncio.shield(self._begin(self._written(work)))
 
-    async def _written(self, work: Any, items: Mapping[str, Any], users: Sequence[str]) -> Any:
+    async def _written(self, work: Any) -> Any:
         await self._open.wait()
         self._writing += 1
         try:
             return await work(self.service)
         finally:
-            if self._missed is not None:
-                self._missed.items.update(items)
-                self._missed.users.update(users)
             self._writing -= 1
             if not self._writing:
                 self._nobody_writes.set()
@@ -96,17 +91,16 @@ class Current:
             ItemicError: they cannot be served; those that answer go on.
         """
         async with self._renewing:
-            old, self._missed = self.service, Missed()
+            old = self.service
             try:
                 new = await asyncio.to_thread(_opened, old)
                 self._open.clear()
                 while self._writing:
                     self._nobody_writes.clear()
                     await self._nobody_writes.wait()
-                await asyncio.to_thread(new.catch_up, self._missed)
+                await asyncio.to_thread(new.catch_up)
                 self.service = new
             finally:
-                self._missed = None
                 self._open.set()
             self._begin(self._close(old))
 
@@ -134,6 +128,20 @@ class Current:
             except ItemicError as error:
                 refused = there
                 LOG.warning("goes on with the models it has: %s", error)
+
+    async def keep_in_step(self) -> None:
+        """Follows what other services on the same store take."""
+        is_lost = False
+        while True:
+            await asyncio.sleep(LOOK)
+            try:
+                await self.service.keep_up()
+            except SaveError as error:
+                if not is_lost:
+                    LOG.warning("the store cannot be followed: %s", error)
+                is_lost = True
+            else:
+                is_lost = False
 
     # Fitting in the background ----------------------------------------------------------------------------------
 
@@ -184,7 +192,8 @@ class Current:
 
     @asynccontextmanager
     async def running(self, app: Any = None) -> AsyncIterator[None]:
-        """Follows the folders and the schedule while the block runs."""
+        """Follows the store, the folders and the schedule while the block runs."""
+        self._begin(self.keep_in_step())
         if self.folders:
             self._begin(self.follow())
         if self.config.refresh.seconds is not None:

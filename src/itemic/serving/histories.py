@@ -38,6 +38,10 @@ class Histories:
         self._new.pop(user, None)
         self._row.pop(user, None)
 
+    def users(self) -> list[str]:
+        """All of whom something is known."""
+        return [*self._row, *(user for user in list(self._new) if user not in self._row)]
+
     def knows(self, user: str) -> bool:
         """Whether anything is known of a user."""
         return user in self._row or user in self._new

@@ -1,14 +1,16 @@
 """The service without its doors: models, histories, items and the store, kept in step.
 
-All that reads or changes a model runs on one thread. Histories are changed where requests arrive, so an event that is
-acknowledged is in the next answer.
+All that reads or changes a model runs on one thread. What is known of users and items follows the store: whoever stored
+something, this service or another one on the same store, it is read from there, in the order in which it was stored.
+What is stored here is in the next answer when it is acknowledged.
 """
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from itemic.data import Dataset, Query, Ragged, Ranking, Table
-from itemic.errors import ConfigError, DataError, QueryError, did_you_mean
+from itemic.errors import ConfigError, DataError, ItemicError, QueryError, did_you_mean
 from itemic.nn.reranking import joined
 from itemic.nn.topk import top_k
 from itemic.serving.catalogue import Catalogue
@@ -26,27 +28,18 @@ from itemic.serving.histories import Histories
 from itemic.serving.items import Given, as_table, lined_up, now_of, replaced
 from itemic.serving.search import TextIndex
 from itemic.serving.stores import Event, Impression, Store
-from itemic.serving.stores.base import digest, now
+from itemic.serving.stores.base import Changes, digest, now
 from itemic.serving.vectors import check_vectors, settled
 from itemic.serving.versions import recover, stamps
 from itemic.systems.base import Recommender
 from itemic.systems.pipelines.config import Config as PipelineConfig
 from itemic.systems.pipelines.pipeline import SPOKE, Pipeline
 
+LOG = logging.getLogger("itemic.serving")
 FOUND = 200
 """Items found by words that behaviour may reorder."""
 UNTOLD = {"events": 0, "deletions": -1}
 """What a model has learned of the store that was never refreshed: up to which places."""
-
-
-@dataclass
-class Missed:
-    """What changed while a service was made from the store."""
-
-    items: dict[str, Mapping[str, Any] | None] = field(default_factory=dict)
-    """Attributes by id, None for one deleted."""
-    users: set[str] = field(default_factory=set)
-    """Who was deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +79,16 @@ class Service:
         self.repeats = first.catalogue.repeats
         self.items = Catalogue(first.catalogue.items)
         self._texts: TextIndex | None = None
+        self.places = store.last_places()
+        """Up to where it has followed the store."""
         self._take_known(dict(store.items()))
         learned = UNTOLD | first.fitted_on.get("store", {})
         self.histories = Histories(first.catalogue.users.ids, first.histories, store.forgotten(learned["deletions"]))
-        self.place = store.last_place()
-        self._remember(store.events(after=learned["events"], until=self.place))
-        self._count(self._coded(store.events(until=self.place)))
+        self._remember(store.events(after=learned["events"], until=self.places["events"]))
+        self._count(self._coded(store.events(until=self.places["events"])))
+        self._leaving: dict[str, str] = {}  # users by their digests, who are being deleted
+        self._step: asyncio.Task | None = None  # that reads the store now, or did last
+        self._next: asyncio.Task | None = None  # that will read it when that one has ended
         self._in_store = settled(self.models, config.vectors, store)
         self.gatherer = Gatherer(self._answer, self.thread)
         self._asking: dict[object, str | None] = {}  # for whom each list is that is being made
@@ -117,17 +114,6 @@ class Service:
         made = cls(config, models, store, items)
         made.stamps = found
         return made
-
-    def catch_up(self, missed: "Missed") -> None:
-        """Takes what reached the store since this was made, when nobody answers by it yet and nothing else comes."""
-        self._take_known(missed.items)
-        for user in missed.users:
-            self.histories.forget(user)
-        came = list(self.store.events(after=self.place))
-        again = [event for user in missed.users for event in self.store.events(user=user, until=self.place)]
-        self._remember(again)
-        self._remember(came)
-        self._count(self._coded(came))
 
     def close(self) -> None:
         """Ends the thread and lets go of vectors in the store; that itself is its owner's."""
@@ -352,10 +338,7 @@ class Service:
     async def add_events(self, events: Sequence[Event]) -> dict[str, int]:
         """Stores events, and from then on answers by them; says how many were new."""
         new = await asyncio.wrap_future(self.store.add_events(events))
-        taken = [event for event, is_new in zip(events, new) if is_new]
-        self._remember(taken)
-        if taken:
-            self.thread.submit(self._count, self._coded(taken))
+        await self.keep_up()
         strange = sum(event.item not in self.items.codes for event in events)
         return {"accepted": sum(new), "repeated": len(new) - sum(new), "unknown_items": strange}
 
@@ -392,22 +375,27 @@ class Service:
     async def delete_user(self, user: str) -> dict[str, int]:
         """Forgets a user: events, impressions and history; models at the next refresh."""
         self._asking |= {asking: None for asking, who in self._asking.items() if who == user}  # to be logged for nobody
+        self._leaving[digest(user)] = user
         gone = await asyncio.wrap_future(self.store.delete_user(user))
-        self.histories.forget(user)  # not before: an event stored ahead of it may be remembered while it waits
+        await self.keep_up()
         return gone
 
     # Taking items -----------------------------------------------------------------------------------------------
 
     async def put_items(self, items: Given) -> dict[str, Any]:
         """Stores items and takes them in; they may be listed at once by whatever ranks new items."""
-        table = await self._on_thread(self._checked, items)
+        await self._on_thread(self._checked, items)
+        n_known = sum(name in self.items.codes for name in items)
         await asyncio.wrap_future(self.store.put_items(items))
-        return await self._on_thread(self._take_items, items, table)
+        await self.keep_up()
+        n_items, pipelines = len(self.items), self.pipelines.values()
+        behind = sorted({role for p in pipelines for role in p.declared if p.parts[role].catalogue.n_items < n_items})
+        return {"new": len(items) - n_known, "changed": n_known, "not_ranked_by": behind}
 
     def _checked(self, items: Given) -> Table:
         return as_table(items, next(iter(self.pipelines.values())).catalogue.items)
 
-    def _take_items(self, items: Given, table: Table) -> dict[str, Any]:
+    def _take_items(self, items: Given, table: Table) -> None:
         where = np.array([self.items.codes.get(name, -1) for name in items], np.int64)
         old, new = np.flatnonzero(where >= 0), np.flatnonzero(where < 0)
         pipelines = list(self.pipelines.values())
@@ -421,21 +409,12 @@ class Service:
                 pipeline.add_items(table.take(new))
         self.items.take(items, pipelines[0].catalogue.items)
         self._texts = None
-        n_items = len(self.items)
-        behind = sorted({role for p in pipelines for role in p.declared if p.parts[role].catalogue.n_items < n_items})
-        return {"new": len(new), "changed": len(old), "not_ranked_by": behind}
 
     async def delete_items(self, names: Sequence[str]) -> dict[str, int]:
         """Deletes items: no answer names them from now on."""
         await asyncio.wrap_future(self.store.delete_items(names))
-        return await self._on_thread(self._drop_items, names)  # behind what was stored before and is being taken in
-
-    def _drop_items(self, names: Sequence[str]) -> dict[str, int]:
-        codes = self.items.known(names)
-        self.items.drop(codes)
-        for pipeline in self.pipelines.values():
-            pipeline.close_items(codes)
-        return {"deleted": len(codes)}
+        await self.keep_up()
+        return {"deleted": len(self.items.known(names))}
 
     def item(self, name: str) -> dict[str, Any]:
         """The attributes of an item."""
@@ -447,7 +426,64 @@ class Service:
         kept, deleted = now_of(items)
         if kept:
             self._take_items(kept, self._checked(kept))
-        self._drop_items(deleted)
+        codes = self.items.known(deleted)
+        self.items.drop(codes)
+        for pipeline in self.pipelines.values():
+            pipeline.close_items(codes)
+
+    # Following the store ----------------------------------------------------------------------------------------
+
+    async def keep_up(self) -> None:
+        """All that was stored before this, here or by other services, is in the answers after it.
+
+        Raises:
+            SaveError: the store cannot be read.
+        """
+        if self._next is None:  # one that has begun may not see what was stored a moment ago
+            self._next = asyncio.get_running_loop().create_task(self._follow(self._step))
+        await asyncio.shield(self._next)
+
+    async def _follow(self, before: "asyncio.Task | None") -> None:
+        if before is not None and not before.done():
+            await asyncio.wait([before])
+        self._step, self._next = self._next, None
+        changes, users, again = await asyncio.to_thread(self._changes)
+        if changes.items:  # first, as events may be of them
+            await self._on_thread(self._take_changed, changes.items)
+        if coded := self._took(changes, users, again):
+            self.thread.submit(self._count, coded)
+
+    def catch_up(self) -> None:
+        """The same, where nobody answers by it yet."""
+        changes, users, again = self._changes()
+        self._take_changed(changes.items)
+        self._count(self._took(changes, users, again))
+
+    def _changes(self) -> tuple[Changes, set[str], list[Event]]:
+        """What was stored since, who is to be forgotten, and what they did after they were deleted."""
+        changes = self.store.changes(self.places)
+        users = {self._leaving.pop(one) for one in changes.users if one in self._leaving}
+        strange = changes.users - {digest(user) for user in users}
+        if strange:  # deleted by another service
+            users |= {user for user in self.histories.users() if digest(user) in strange}
+        until = changes.places["events"]
+        return changes, users, [event for user in users for event in self.store.events(user=user, until=until)]
+
+    def _took(self, changes: Changes, users: set[str], again: list[Event]) -> list[tuple[int, int]]:
+        """Brings histories to where the store was; what is to be counted."""
+        for user in users:
+            self.histories.forget(user)
+        self._asking |= {asking: None for asking, user in self._asking.items() if user in users}
+        self._remember(again)
+        self._remember(event for event in changes.events if event.user not in users)
+        self.places = changes.places
+        return self._coded(changes.events)
+
+    def _take_changed(self, items: Mapping[str, Mapping[str, Any] | None]) -> None:
+        try:
+            self._take_known(items)
+        except ItemicError as error:  # another service has other columns
+            LOG.warning("items of another service are not taken in: %s", error)
 
 
 def _alone(name: str) -> PipelineConfig:

@@ -29,7 +29,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE keys (name TEXT NOT NULL PRIMARY KEY, digest TEXT NOT NULL, scope TEXT NOT NULL, "
         "time BIGINT NOT NULL)",
     ),
-    ("ALTER TABLE forgotten ADD COLUMN place BIGINT NOT NULL DEFAULT 0",),
+    (
+        "ALTER TABLE forgotten ADD COLUMN place BIGINT NOT NULL DEFAULT 0",
+        "CREATE INDEX forgotten_by_place ON forgotten (place)",
+        "ALTER TABLE items ADD COLUMN changed BIGINT NOT NULL DEFAULT 0",
+        "CREATE INDEX items_by_change ON items (changed)",
+    ),
 )
 """Statements that bring a store from each version to the next; what was released is never changed, only added to."""
 
@@ -68,6 +73,19 @@ class Key(NamedTuple):
     scope: str
 
 
+class Changes(NamedTuple):
+    """What was stored between two moments."""
+
+    events: list[Event]
+    """Without those of users who were deleted since."""
+    items: dict[str, dict[str, Any] | None]
+    """Attributes by id as they are now, None for a deleted one, in the order of their last changes."""
+    users: set[str]
+    """Digests of those who were deleted."""
+    places: dict[str, int]
+    """Where the store was at the later moment."""
+
+
 class Database(Protocol):
     """A kind of database: how to reach it, and where its SQL differs."""
 
@@ -78,7 +96,8 @@ class Database(Protocol):
 
     @property
     def begin(self) -> str:
-        """The statement that begins a transaction which writes."""
+        """The statement that begins a transaction which writes, and waits for others that do: they end in the order in
+        which they number rows."""
         ...
 
     @property
@@ -161,33 +180,52 @@ class Store:
         return self.last_places()["events"]
 
     def last_places(self) -> dict[str, int]:
-        """The place of the event stored last and that of the last deletion of a user, both as of one moment."""
-        found = "SELECT (SELECT coalesce(max(place), 0) FROM events), (SELECT coalesce(max(place), 0) FROM forgotten)"
-        return dict(zip(("events", "deletions"), self._read(found)[0]))
+        """The places of the event stored last, of the last change of an item and of the last deletion of a user, as of
+        one moment."""
+        last = "(SELECT coalesce(max({}), 0) FROM {})"
+        asked = (("place", "events"), ("changed", "items"), ("place", "forgotten"))
+        found = self._read("SELECT " + ", ".join(last.format(*one) for one in asked))
+        return dict(zip(("events", "items", "deletions"), found[0]))
+
+    def changes(self, after: Mapping[str, int]) -> Changes:
+        """What was stored after these places (`last_places`)."""
+        places = self.last_places()
+        new = {name: place > after[name] for name, place in places.items()}
+        users = self.forgotten(after["deletions"]) if new["deletions"] else set()
+        events = list(self.events(after=after["events"], until=places["events"])) if new["events"] else []
+        found = "SELECT id, attributes, deleted FROM items WHERE changed > ? ORDER BY changed, place"
+        rows = self._read(found, (after["items"],)) if new["items"] else []
+        return Changes(events, dict(map(_as_put, rows)), users, places)
 
     # Items ------------------------------------------------------------------------------------------------------
 
     def put_items(self, items: Mapping[str, Mapping[str, Any]]) -> "Future[None]":
         """Stores items with their attributes; one that is there gets the new attributes, one deleted comes back."""
-        statement = (
-            "INSERT INTO items (id, attributes, deleted) VALUES (?, ?, NULL) "
-            "ON CONFLICT (id) DO UPDATE SET attributes = excluded.attributes, deleted = NULL"
-        )
-        rows = [(name, json.dumps(dict(attributes), ensure_ascii=False)) for name, attributes in items.items()]
-        return self._change(lambda run: [run(statement, row) for row in rows] and None)
+        rows = [(name, json.dumps(dict(attributes), ensure_ascii=False), None) for name, attributes in items.items()]
+        return self._change_items(rows)
 
     def delete_items(self, names: Sequence[str]) -> "Future[None]":
         """Marks items as deleted, also those that the store never saw, as the model's own."""
+        return self._change_items([(name, "{}", now()) for name in names])
+
+    def _change_items(self, rows: Sequence[tuple[str, str, int | None]]) -> "Future[None]":
+        """Ids, attributes, and when an item was deleted."""
         statement = (
-            "INSERT INTO items (id, attributes, deleted) VALUES (?, '{}', ?) "
-            "ON CONFLICT (id) DO UPDATE SET attributes = '{}', deleted = excluded.deleted"
+            "INSERT INTO items (id, attributes, deleted, changed) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE "
+            "SET attributes = excluded.attributes, deleted = excluded.deleted, changed = excluded.changed"
         )
-        return self._change(lambda run: [run(statement, (name, now())) for name in names] and None)
+
+        def change(run: Any) -> None:
+            (place,) = run("SELECT coalesce(max(changed), 0) + 1 FROM items", ()).fetchone()
+            for row in rows:
+                run(statement, (*row, place))
+
+        return self._change(change)
 
     def items(self) -> Iterator[tuple[str, dict[str, Any] | None]]:
         """Every item that was put or deleted with its attributes, None for a deleted one, in order of arrival."""
         rows = self._read("SELECT id, attributes, deleted FROM items ORDER BY place")
-        return ((name, None if deleted else json.loads(attributes)) for name, attributes, deleted in rows)
+        return map(_as_put, rows)
 
     # Impressions ------------------------------------------------------------------------------------------------
 
@@ -318,6 +356,9 @@ class Store:
         for version, statements in enumerate(MIGRATIONS[found:], start=found + 1):
             run(self.database.begin)
             try:
+                if run(mark("SELECT 1 FROM versions WHERE version = ?"), (version,)).fetchone():
+                    run("ROLLBACK")  # another service has just done it
+                    continue
                 run(mark("INSERT INTO versions (version, time) VALUES (?, ?)"), (version, now()))
                 for statement in statements:
                     run(statement.replace("{serial}", self.database.serial))
@@ -326,6 +367,11 @@ class Store:
                 raise
             run("COMMIT")
         return len(MIGRATIONS)
+
+
+def _as_put(row: Sequence[Any]) -> tuple[str, dict[str, Any] | None]:
+    name, attributes, deleted = row
+    return name, None if deleted else json.loads(attributes)
 
 
 def _shown(row: Sequence[Any]) -> Impression:

@@ -5,6 +5,8 @@ from urllib.parse import urlsplit
 
 from itemic.errors import ConfigError, LoadError
 
+WRITES = 0x6974656D6963
+"""The advisory lock of whoever writes."""
 PATIENCE = 5
 """Seconds for which a server that says nothing is waited for, where its address does not say connect_timeout."""
 
@@ -13,7 +15,7 @@ class Postgres:
     """Connections to a server, and the few words in which its SQL differs."""
 
     serial = "BIGSERIAL PRIMARY KEY"
-    begin = "BEGIN"
+    begin = f"BEGIN; SELECT pg_advisory_xact_lock({WRITES})"  # numbers of rows are not given in the order of commits
 
     def __init__(self, address: str) -> None:
         try:
