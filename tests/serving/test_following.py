@@ -34,6 +34,14 @@ def known(shop, user):
     return [event["item"] for event in found["events"]], found["history"]
 
 
+def is_there(shop, item):
+    try:
+        shop.item(item)
+    except ServiceError:
+        return False
+    return True
+
+
 def listed(shop, **asked):
     return {one.item for one in shop.recommend(k=30, model="contentknn", **asked).items}
 
@@ -53,6 +61,17 @@ def test_what_one_service_takes_the_other_knows_a_moment_later(two):
     until(lambda: known(one, "3") is None)
     one.add_event("3", "1")
     until(lambda: known(other, "3") == (["1"], ["1"]))
+
+
+def test_an_item_that_fits_nowhere_here_takes_no_others_with_it(two, caplog):
+    store = two[0].service.store
+    store.put_items({"97": {"title": "item 97", "group": 1}, "98": {"title": "item 98", "group": "red"}, "7": {}})
+    store.delete_items(["11"]).result()
+    for shop in two:
+        shop.within(shop.service.keep_up())
+        assert [is_there(shop, item) for item in ("97", "7", "98", "11")] == [True, True, False, False]
+    said = "item 98 of another service is not taken in: attribute 'group' holds int64; 'red' does not fit"
+    assert said in caplog.text
 
 
 def test_both_are_where_the_store_is_whatever_they_take_at_once(two):

@@ -131,17 +131,15 @@ class Current:
 
     async def keep_in_step(self) -> None:
         """Follows what other services on the same store take."""
-        is_lost = False
+        said = ""
         while True:
             await asyncio.sleep(LOOK)
             try:
                 await self.service.keep_up()
-            except SaveError as error:
-                if not is_lost:
+                said = ""
+            except Exception as error:  # it goes on, whatever it is
+                if said != (said := str(error)):
                     LOG.warning("the store cannot be followed: %s", error)
-                is_lost = True
-            else:
-                is_lost = False
 
     # Fitting in the background ----------------------------------------------------------------------------------
 

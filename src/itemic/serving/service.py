@@ -424,12 +424,12 @@ class Service:
     def _take_known(self, items: Mapping[str, Mapping[str, Any] | None]) -> None:
         """Brings the catalogue to where the store left it: attributes by item, None for one deleted."""
         kept, deleted = now_of(items)
-        if kept:
-            self._take_items(kept, self._checked(kept))
         codes = self.items.known(deleted)
         self.items.drop(codes)
         for pipeline in self.pipelines.values():
             pipeline.close_items(codes)
+        if kept:
+            self._take_items(kept, self._checked(kept))
 
     # Following the store ----------------------------------------------------------------------------------------
 
@@ -482,8 +482,12 @@ class Service:
     def _take_changed(self, items: Mapping[str, Mapping[str, Any] | None]) -> None:
         try:
             self._take_known(items)
-        except ItemicError as error:  # another service has other columns
-            LOG.warning("items of another service are not taken in: %s", error)
+        except ItemicError:  # one does not fit here, as another service has other columns
+            for name, attributes in items.items():
+                try:
+                    self._take_known({name: attributes})
+                except ItemicError as error:
+                    LOG.warning("item %s of another service is not taken in: %s", name, error)
 
 
 def _alone(name: str) -> PipelineConfig:
