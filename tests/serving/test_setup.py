@@ -203,14 +203,15 @@ def test_twenty_kills_of_a_service_lose_no_acknowledged_event(runs, tmp_path):
             process.kill()
         process.wait()
         kept = open_store(place)
-        stored = [event.id for event in kept.events()]
+        stored = {event.id: event.user for event in kept.events()}
+        n_stored = len(list(kept.events()))
         kept.close()
-        assert len(stored) == len(set(stored))
+        assert len(stored) == n_stored
         assert acknowledged <= set(stored)
     process, shop = started(runs / "popularity", "--store", place)
-    seen = [len(shop.user(f"u{n}")["events"]) for n in range(5)]
+    seen = [len(shop.user(user)["events"]) for user in set(stored.values())]
     process.kill()
-    assert sum(seen) == len(stored)
+    assert sum(seen) == len(stored) > 0
 
 
 @pytest.mark.slow

@@ -376,8 +376,11 @@ class Service:
         """Forgets a user: events, impressions and history; models at the next refresh."""
         self._asking |= {asking: None for asking, who in self._asking.items() if who == user}  # to be logged for nobody
         self._leaving[digest(user)] = user
-        gone = await asyncio.wrap_future(self.store.delete_user(user))
-        await self.keep_up()
+        try:
+            gone = await asyncio.wrap_future(self.store.delete_user(user))
+            await self.keep_up()
+        finally:
+            self._leaving.pop(digest(user), None)
         return gone
 
     # Taking items -----------------------------------------------------------------------------------------------
@@ -462,7 +465,7 @@ class Service:
     def _changes(self) -> tuple[Changes, set[str], list[Event]]:
         """What was stored since, who is to be forgotten, and what they did after they were deleted."""
         changes = self.store.changes(self.places)
-        users = {self._leaving.pop(one) for one in changes.users if one in self._leaving}
+        users = {user for one in changes.users if (user := self._leaving.get(one)) is not None}
         strange = changes.users - {digest(user) for user in users}
         if strange:  # deleted by another service
             users |= {user for user in self.histories.users() if digest(user) in strange}
