@@ -203,10 +203,10 @@ def test_twenty_kills_of_a_service_lose_no_acknowledged_event(runs, tmp_path):
             process.kill()
         process.wait()
         kept = open_store(place)
-        stored = {event.id: event.user for event in kept.events()}
-        n_stored = len(list(kept.events()))
+        happened = list(kept.events())
         kept.close()
-        assert len(stored) == n_stored
+        stored = {event.id: event.user for event in happened}
+        assert len(stored) == len(happened)
         assert acknowledged <= set(stored)
     process, shop = started(runs / "popularity", "--store", place)
     seen = [len(shop.user(user)["events"]) for user in set(stored.values())]
