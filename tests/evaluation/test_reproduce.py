@@ -540,6 +540,25 @@ def test_the_table_shows_measured_beside_published_between_its_markers(place, tm
         write_tables(page)
 
 
+def test_results_whose_metrics_stand_in_another_order_are_compared_by_one_of_them(tmp_path):
+    rows = {
+        "ease": {"ndcg@10": 0.3, "recall@10": 0.4},
+        "ials": {"ndcg@10": 0.2},
+        "tiger": {"recall@10": 0.35, "ndcg@10": 0.1},
+    }
+    for name, values in rows.items():
+        metrics = {metric: {"value": value, "published": None} for metric, value in values.items()}
+        facts = {"system": name, "dataset": "d", "variant": None, "split": "last", "metrics": metrics, "seconds": 1.0}
+        (tmp_path / f"{name}.json").write_text(json.dumps({**facts, "protocol": "full ranking"}))
+    assert standing("d", "last", tmp_path).splitlines() == [
+        "| system | ndcg@10 | recall@10 | fit, s |",
+        "| --- | ---: | ---: | ---: |",
+        "| `ease` | 0.3000 | 0.4000 | 1.0 |",
+        "| `ials` | 0.2000 | – | 1.0 |",
+        "| `tiger` | 0.1000 | 0.3500 | 1.0 |",
+    ]
+
+
 def test_a_table_has_what_each_recipe_was_measured_beside(place, tmp_path):
     place("toy-counts/skewed", beside={"rare first": {"sign": -1.0}})
     place("toy-counts/skewed.rare", variant="rare", config={"sign": -1.0}, beside={"the same": {"sign": -1.0}})

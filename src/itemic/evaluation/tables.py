@@ -6,6 +6,7 @@
 import json
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -133,9 +134,14 @@ def settings(system: str, dataset: str, folder: str | Path = "results") -> str:
 
 
 def _side_by_side(what: str, results: dict[str, dict[str, Any]]) -> str:
-    """Results by name, the best one first."""
-    found = sorted(results.items(), key=lambda result: _value(result[1]), reverse=True)
-    names = list(found[0][1]["metrics"])
+    """Results by name, the best one first by the metric that most of them have first."""
+    ((first, _),) = Counter(next(iter(facts["metrics"])) for facts in results.values()).most_common(1)
+
+    def worth(result: tuple[str, dict[str, Any]]) -> float:
+        return result[1]["metrics"].get(first, {"value": -1.0})["value"]
+
+    found = sorted(results.items(), key=worth, reverse=True)
+    names = [first, *(name for name in found[0][1]["metrics"] if name != first)]
     rows = [(what, *names, "fit, s"), ("---", *["---:"] * len(names), "---:")]
     for shown, facts in found:
         measured = [f"{facts['metrics'][name]['value']:.4f}" if name in facts["metrics"] else "–" for name in names]
