@@ -350,6 +350,14 @@ def test_where_held_out_items_are_ranked_among_themselves_training_is_judged_by_
     assert min(point["recall@20"] for point in full) < 1
 
 
+def in_a_page(folder, mark):
+    """What is written between two marks."""
+    page = folder / "page.md"
+    page.write_text(f"<!-- {mark} -->\n<!-- /{mark} -->\n")
+    write_tables(page)
+    return page.read_text()
+
+
 def test_one_fit_is_measured_under_several_protocols_and_a_table_has_them_side_by_side(place, tmp_path, data):
     divided = split(replace(data, ordered=True).save(tmp_path / "data" / "ordered"), by="cold", test=0.2)
     asked = {"variant": "cold", "dataset": "ordered", "split": {"by": "cold", "test": 0.2}, "also": ["warm", "cold"]}
@@ -364,10 +372,7 @@ def test_one_fit_is_measured_under_several_protocols_and_a_table_has_them_side_b
     lines = protocols("ordered", "cold").splitlines()
     assert lines[0] == "| system | recall@5, full ranking | recall@5, warm items only | recall@5, cold items only |"
     assert {line.split("|")[1].strip() for line in lines[2:]} == {"`popularity`", "`itemknn`"}
-    page = tmp_path / "page.md"
-    page.write_text("<!-- protocols ordered cold -->\n<!-- /protocols ordered cold -->\n")
-    write_tables(page)
-    assert protocols("ordered", "cold") in page.read_text()
+    assert protocols("ordered", "cold") in in_a_page(tmp_path, "protocols ordered cold")
     with pytest.raises(DataError, match="holds no results on ordered, variant new"):
         protocols("ordered", "new")
 
@@ -571,10 +576,7 @@ def test_a_table_has_what_each_recipe_was_measured_beside(place, tmp_path):
     ]  # fmt: skip
     assert lines[3].endswith(f" | {low:.4f} to {high:.4f} |")
     assert f"| {value(facts[1]):.4f} |" in lines[4]
-    page = tmp_path / "page.md"
-    page.write_text("<!-- settings toy-counts skewed -->\n<!-- /settings toy-counts skewed -->\n")
-    write_tables(page)
-    assert settings("toy-counts", "skewed") in page.read_text()
+    assert settings("toy-counts", "skewed") in in_a_page(tmp_path, "settings toy-counts skewed")
     with pytest.raises(DataError, match="no results of popularity on skewed beside others. Make one: itemic reproduce"):
         settings("popularity", "skewed")
 
