@@ -16,9 +16,8 @@ from itemic.data.simulated import planted_groups
 from itemic.errors import ConfigError
 from itemic.registry import find
 from itemic.serving.client import Client, ServiceError
-from itemic.serving.config import read_config
+from itemic.serving.config import names_of, read_config
 from itemic.serving.run import check_door
-from itemic.serving.service import names_of
 from itemic.serving.stores import Event, open_store
 
 

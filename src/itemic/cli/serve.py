@@ -60,8 +60,9 @@ def run(
 ) -> Output:
     """Serve MODELS, folders of fitted systems, over HTTP."""
     _needs_extra()
+    from itemic.serving.config import names_of
     from itemic.serving.run import check_door, serve
-    from itemic.serving.service import Service, names_of
+    from itemic.serving.service import Service
     from itemic.serving.stores import open_store
 
     config = read(file, data=data, store=store, host=host, port=port)

@@ -123,9 +123,8 @@ def settings(system: str, dataset: str, folder: str | Path = "results") -> str:
     names = list(found[0]["metrics"])
     rows = [("setting", *names, f"behind, {names[0]}"), ("---", *["---:"] * (len(names) + 1))]
     for facts in sorted(found, key=lambda facts: facts["variant"] or ""):
-        own = {name: facts["metrics"][name]["value"] for name in names}
         whole = f"**`{system}`**" + (f", {facts['variant']}" if facts["variant"] else "")
-        rows.append((whole, *(f"{value:.4f}" for value in own.values()), ""))
+        rows.append((whole, *(f"{facts['metrics'][name]['value']:.4f}" for name in names), ""))
         for name, other in facts["beside"].items():
             low, high = other.get("behind", {}).get(names[0], (None, None))
             gap = "–" if low is None else f"{low:.4f} to {high:.4f}"
@@ -151,6 +150,7 @@ def _side_by_side(what: str, results: dict[str, dict[str, Any]]) -> str:
 
 
 OF_TWO = {"variants": variants, "protocols": protocols, "settings": settings}
+"""The tables that a mark names by a word and two names behind it."""
 
 
 def write_tables(path: str | Path, folder: str | Path = "results") -> None:

@@ -37,12 +37,16 @@ class HNSW:
     """
 
     def __init__(
-        self, vectors: Float32[np.ndarray, "items dim"], graph: Any, codes: Int32[np.ndarray, " nodes"], by: By
+        self,
+        vectors: Float32[np.ndarray, "items dim"],
+        graph: Any,
+        codes: Int32[np.ndarray, " nodes"],
+        centre: Float32[np.ndarray, " dim"],
+        by: By,
     ) -> None:
-        """`codes` says which item each node of the graph is, `by` what is linked."""
+        """`codes` says which item each node of the graph is, `by` what is linked; nodes are vectors less `centre`."""
         self.vectors, self.codes, self.effort, self.by = vectors, codes, 64, by
-        self._graph, self._units = graph, None
-        self._centre: Float32[np.ndarray, " dim"] = np.zeros(vectors.shape[1], np.float32)
+        self._graph, self._centre, self._units = graph, centre, None
         self._open = Remembered(self._chosen)
 
     @classmethod
@@ -52,8 +56,7 @@ class HNSW:
         Raises:
             ConfigError: the package faiss is missing.
         """
-        made = cls(vectors[:0], _empty(vectors.shape[1], links), np.empty(0, np.int32), by)
-        made._centre = _mean(vectors)
+        made = cls(vectors[:0], _empty(vectors.shape[1], links), np.empty(0, np.int32), _mean(vectors), by)
         made.extend(vectors)
         made._units = None  # half as much memory as the vectors, until there are more
         return made
@@ -87,8 +90,8 @@ class HNSW:
         faiss.downcast_index(graph.storage).add(vectors[codes] - centre)
         graph.ntotal = n
         by: By = "direction" if any(direction) else "product"
-        made = cls(vectors[: codes[-1] + 1 if n else 0], graph, codes.astype(np.int32), by)
-        made.effort, made._centre = effort, centre
+        made = cls(vectors[: codes[-1] + 1 if n else 0], graph, codes.astype(np.int32), centre, by)
+        made.effort = effort
         made.extend(vectors)
         return made
 

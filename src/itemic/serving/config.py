@@ -1,6 +1,6 @@
 """How a service is set up: one YAML file, read strictly, and environment variables for what a machine decides."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 
@@ -122,3 +122,23 @@ def read_config(path: Path | None, environment: Mapping[str, str], **given: Any)
             document[option] = value
     document |= {option: value for option, value in given.items() if value is not None}
     return configured(name, Config, document)
+
+
+def names_of(folders: Sequence[str]) -> dict[str, str]:
+    """Folders of models by the names under which they are served: the last part of each.
+
+    >>> names_of(["runs/ease", "runs/words/"])
+    {'ease': 'runs/ease', 'words': 'runs/words/'}
+
+    Raises:
+        ConfigError: two have the same name.
+    """
+    named: dict[str, str] = {}
+    for folder in folders:
+        name = Path(folder).resolve().name
+        if name in named:
+            raise ConfigError(
+                f"{named[name]} and {folder} would both be served as '{name}'. Name them in models: of a file."
+            )
+        named[name] = folder
+    return named

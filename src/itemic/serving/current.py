@@ -131,15 +131,16 @@ class Current:
 
     async def keep_in_step(self) -> None:
         """Follows what other services on the same store take."""
-        said = ""
+        told = ""
         while True:
             await asyncio.sleep(LOOK)
             try:
                 await self.service.keep_up()
-                said = ""
+                told = ""
             except Exception as error:  # it goes on, whatever it is
-                if said != (said := str(error)):
+                if str(error) != told:
                     LOG.warning("the store cannot be followed: %s", error)
+                told = str(error)
 
     # Fitting in the background ----------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
-"""Micro-batches: requests that arrive while a model answers others are put to it together."""
+"""Work that is shared by those who ask for it at the same time: a model answers requests that came while it answered
+others together, and one look at the store is enough for all who wait for the next."""
 
 import asyncio
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -49,3 +50,24 @@ class Gatherer:
                 else:
                     done.set_result(answer)
         self._running = None
+
+
+class Rounds:
+    """Does the same work again and again, never twice at once; who asks waits for a round that begins after that."""
+
+    def __init__(self, work: Callable[[], Awaitable[None]]) -> None:
+        self._work = work
+        self._running: asyncio.Task | None = None
+        self._next: asyncio.Task | None = None
+
+    async def next(self) -> None:
+        """Returns when a round that began after this has ended; raises what that raises."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._run(self._running))
+        await asyncio.shield(self._next)
+
+    async def _run(self, before: asyncio.Task | None) -> None:
+        if before is not None and not before.done():
+            await asyncio.wait([before])
+        self._running, self._next = self._next, None
+        await self._work()

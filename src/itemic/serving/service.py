@@ -11,7 +11,6 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from itemic.nn.reranking import joined
 from itemic.nn.topk import top_k
 from itemic.serving.catalogue import Catalogue
 from itemic.serving.config import Config
-from itemic.serving.gathering import Gatherer
+from itemic.serving.gathering import Gatherer, Rounds
 from itemic.serving.histories import Histories
 from itemic.serving.items import Given, as_table, lined_up, now_of, replaced
 from itemic.serving.search import TextIndex
@@ -87,8 +86,7 @@ class Service:
         self._remember(store.events(after=learned["events"], until=self.places["events"]))
         self._count(self._coded(store.events(until=self.places["events"])))
         self._leaving: dict[str, str] = {}  # users by their digests, who are being deleted
-        self._step: asyncio.Task | None = None  # that reads the store now, or did last
-        self._next: asyncio.Task | None = None  # that will read it when that one has ended
+        self._rounds = Rounds(self._follow)
         self._in_store = settled(self.models, config.vectors, store)
         self.gatherer = Gatherer(self._answer, self.thread)
         self._asking: dict[object, str | None] = {}  # for whom each list is that is being made
@@ -442,14 +440,9 @@ class Service:
         Raises:
             SaveError: the store cannot be read.
         """
-        if self._next is None:  # one that has begun may not see what was stored a moment ago
-            self._next = asyncio.get_running_loop().create_task(self._follow(self._step))
-        await asyncio.shield(self._next)
+        await self._rounds.next()
 
-    async def _follow(self, before: "asyncio.Task | None") -> None:
-        if before is not None and not before.done():
-            await asyncio.wait([before])
-        self._step, self._next = self._next, None
+    async def _follow(self) -> None:
         changes, users, again = await asyncio.to_thread(self._changes)
         if changes.items:  # first, as events may be of them
             await self._on_thread(self._take_changed, changes.items)
@@ -476,7 +469,6 @@ class Service:
         """Brings histories to where the store was; what is to be counted."""
         for user in users:
             self.histories.forget(user)
-        self._asking |= {asking: None for asking, user in self._asking.items() if user in users}
         self._remember(again)
         self._remember(event for event in changes.events if event.user not in users)
         self.places = changes.places
@@ -491,6 +483,8 @@ class Service:
                     self._take_known({name: attributes})
                 except ItemicError as error:
                     LOG.warning("item %s of another service is not taken in: %s", name, error)
+        except Exception:  # whatever it is, what comes behind them shall not wait for them
+            LOG.exception("%d items are not taken in", len(items))
 
 
 def _alone(name: str) -> PipelineConfig:
@@ -507,23 +501,3 @@ def _drawn(user: str, shares: Mapping[str, float]) -> str:
     """
     point, bounds = int(digest(user)[:12], 16) / 16**12 * 100, np.cumsum(list(shares.values()))
     return list(shares)[min(int(np.searchsorted(bounds, point, side="right")), len(shares) - 1)]
-
-
-def names_of(folders: Sequence[str]) -> dict[str, str]:
-    """Folders of models by the names under which they are served: the last part of each.
-
-    >>> names_of(["runs/ease", "runs/words/"])
-    {'ease': 'runs/ease', 'words': 'runs/words/'}
-
-    Raises:
-        ConfigError: two have the same name.
-    """
-    named: dict[str, str] = {}
-    for folder in folders:
-        name = Path(folder).resolve().name
-        if name in named:
-            raise ConfigError(
-                f"{named[name]} and {folder} would both be served as '{name}'. Name them in models: of a file."
-            )
-        named[name] = folder
-    return named

@@ -159,7 +159,7 @@ class Store:
     ) -> Iterator[Event]:
         """All events, or those of a user or an item, oldest first; of equal times the one first stored.
 
-        `after` and `until` are places (`last_place`): of what was stored after the one, up to the other and with it.
+        `after` and `until` are places (`last_places`): of what was stored after the one, up to the other and with it.
         """
         asked = {"person = ?": user, "item = ?": item, "place > ?": after or None, "place <= ?": until}
         given = {condition: value for condition, value in asked.items() if value is not None}
@@ -175,13 +175,9 @@ class Store:
         rows = self._read(found, (until,))
         return [row[0] for row in rows], [Event(*row[1:]) for row in rows]
 
-    def last_place(self) -> int:
-        """The place of the event stored last: the first has 1, later ones have larger ones."""
-        return self.last_places()["events"]
-
     def last_places(self) -> dict[str, int]:
         """The places of the event stored last, of the last change of an item and of the last deletion of a user, as of
-        one moment."""
+        one moment: the first has 1, later ones have larger ones."""
         last = "(SELECT coalesce(max({}), 0) FROM {})"
         asked = (("place", "events"), ("changed", "items"), ("place", "forgotten"))
         found = self._read("SELECT " + ", ".join(last.format(*one) for one in asked))
