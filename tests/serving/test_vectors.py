@@ -10,6 +10,7 @@ from itemic.data.simulated import planted_groups
 from itemic.errors import ConfigError
 from itemic.indexes import Exact
 from itemic.indexes.pgvector import PgVector
+from itemic.model import load
 from itemic.registry import find
 from itemic.serving import vectors as module
 from itemic.serving.config import read_config
@@ -65,6 +66,17 @@ def test_a_service_with_vectors_in_the_store_lists_what_one_in_memory_lists(fold
             answers[where] += [listed(service, user, exclude=service.items.names[:5]) for user in users]
     assert answers["store"] == answers["memory"]
     assert len(tables(address)) == 1
+
+
+@pytest.mark.slow
+def test_a_graph_in_the_store_is_as_good_as_that_of_the_model_was_made(folder, address, tmp_path, monkeypatch):
+    model, told = load(folder), []
+    model.index(recall=0.9, links=8, by="direction")
+    real = module.tuned
+    monkeypatch.setattr(module, "tuned", lambda *given, **how: told.append(how) or real(*given, **how))
+    with service_of({"bpr": str(model.save(tmp_path / "indexed"))}, address, vectors="store") as service:
+        assert isinstance(service.models["bpr"]._index, PgVector)
+    assert told == [{"recall": 0.9, "links": 8}]
 
 
 @pytest.mark.slow

@@ -54,7 +54,8 @@ def settled(models: Mapping[str, Recommender], where: str, store: Store) -> list
 
 
 def _in_store(name: str, model: VectorRecommender, store: Store) -> PgVector:
-    how = {"recall": 0.95, "links": 16} | model.fitted_on.get("index", {})
+    told = model.fitted_on.get("index", {})
+    how = {"recall": told.get("recall", 0.95), "links": told.get("links", 16)}
     made = PgVector(store.database, name, np.asarray(model.item_vectors(), np.float32), how["links"])
     try:
         if made.effort is None:
