@@ -226,4 +226,4 @@ def test_vectors_alone_tell_what_items_are_that_no_text_describes(tmp_path):
         said = model.tell("describe", items=silent, limit=12)
         found[name] = np.mean([KINDS[kind_of(item)] in text for item, text in zip(silent, said)])
     assert found["ilm"] > 0.9
-    assert found["text alone"] <= 0.2
+    assert found["text alone"] < 0.4, "the commonest kind is that of 9 in 40: more than that is luck, but little more"
