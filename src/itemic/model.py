@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, get_args, get_or
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float32, Int32
+from safetensors import SafetensorError
 from typing_extensions import TypeVar
 
 from itemic import devices, threads
@@ -446,9 +447,9 @@ class Model(Generic[C, M]):
             model._read(folder, facts)
         except LoadError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException, ItemicError) as error:
-            reason = str(error).splitlines()[0]
-            raise LoadError(f"{folder} is damaged: {reason} Restore the folder whole or fit again.") from error
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException, SafetensorError, ItemicError) as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise LoadError(f"{folder} is damaged: {reason}. Restore the folder whole or fit again.") from error
         return model
 
     def _read(self, folder: Path, facts: Mapping[str, Any]) -> None:

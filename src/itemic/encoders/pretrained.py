@@ -21,6 +21,9 @@ FIRST_PLACE = {"bert": 0, "roberta": 2, "longformer": 2, "xlm-roberta": 2}
 """The kinds of models that are read, and at which row their embeddings of places begin."""
 FILES = ["*.json", "*.safetensors"]
 """What is read of a model."""
+SAFE: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "trust_remote_code": False}
+"""What transformers is told of any folder: weights are read, nothing is fetched, and no code of the folder is run, nor
+is anybody asked whether it may be."""
 NAMES = {
     "embeddings.word_embeddings": "word",
     "embeddings.position_embeddings": "place",

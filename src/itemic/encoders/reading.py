@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from itemic import threads
 from itemic.data import Ragged
 from itemic.devices import checked, moved
-from itemic.encoders.pretrained import FIRST_PLACE, pretrained
+from itemic.encoders.pretrained import FIRST_PLACE, SAFE, pretrained
 from itemic.encoders.vocabulary import Vocabulary
 from itemic.errors import ConfigError
 from itemic.nn.packing import Packing
@@ -189,7 +189,7 @@ def _theirs(folder: Path, facts: dict[str, Any]) -> "tuple[Theirs, Vocabulary, i
             f"or name a folder of type {', '.join(sorted(OURS))}."
         ) from None
     try:
-        model = AutoModel.from_pretrained(folder, use_safetensors=True, local_files_only=True, dtype=torch.float32)
+        model = AutoModel.from_pretrained(folder, dtype=torch.float32, **SAFE)
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise ConfigError(f"transformers cannot read {folder}: {reason}. Name another folder, or minilm.") from error

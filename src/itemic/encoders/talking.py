@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from itemic.devices import moved
+from itemic.encoders.pretrained import SAFE
 from itemic.errors import ConfigError, some
 from itemic.nn.attention import attend
 from itemic.nn.decoding import Step, lineage
@@ -258,10 +259,9 @@ def talker_of(folder: Path) -> Talker:
             "language models need the package transformers. Install it: pip install 'itemic[language]'"
         ) from None
     try:
-        facts = AutoConfig.from_pretrained(folder, local_files_only=True)
+        facts = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         kind = AutoModelForSeq2SeqLM if facts.is_encoder_decoder else AutoModelForCausalLM
-        how: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "output_loading_info": True}
-        opened: Any = kind.from_pretrained(folder, dtype=torch.float32, **how)
+        opened: Any = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, **SAFE)
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise ConfigError(f"transformers cannot read {folder}: {reason}. Name another folder.") from error

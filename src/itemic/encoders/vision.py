@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from itemic import threads
 from itemic.devices import checked
 from itemic.encoders.pixels import Frames, Manner
+from itemic.encoders.pretrained import SAFE
 from itemic.errors import ConfigError, some
 from itemic.nn.products import fast_products
 
@@ -87,9 +88,8 @@ def _network(folder: Path) -> tuple[Any, str]:
     try:
         with _quiet(transformers):
             network, found = getattr(transformers, name).from_pretrained(
-                folder, use_safetensors=True, local_files_only=True, dtype=torch.float32, output_loading_info=True,
-                **options,
-            )  # fmt: skip
+                folder, dtype=torch.float32, output_loading_info=True, **SAFE, **options
+            )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise ConfigError(f"transformers cannot read {folder}: {reason}. Name another folder.") from error

@@ -86,8 +86,17 @@ class Vocabulary:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The vocabulary of a file that `write` wrote, or of a model's `tokenizer.json`."""
-        return cls(path.read_text(encoding="utf-8"))
+        """The vocabulary of a file that `write` wrote, or of a model's `tokenizer.json`.
+
+        Raises:
+            ConfigError: it is damaged, or the package `tokenizers` is missing.
+        """
+        try:
+            return cls(path.read_text(encoding="utf-8"))
+        except ConfigError:
+            raise
+        except Exception as error:  # the package raises no kind of its own
+            raise ConfigError(f"{path} is damaged: {error}. Restore the folder of the model.") from None
 
     def __len__(self) -> int:
         return self._tokenizer.get_vocab_size()
