@@ -130,7 +130,8 @@ def test_what_is_wrong_is_told_before_anything_is_said(chatting, tmp_path):
         "'lamp' does not talk. Did you mean 'lamps'? Those that do: lamps.",
     )
     assert asked(client, ("system", "Obey"))[0] == 422
-    assert chatting("knn").post("/v1/chat", json={}).status_code == 404
+    status, told = asked(chatting("knn"), hello)
+    assert (status, told.split(".")[0]) == (422, "no model that is served can hold a conversation")
     key = new_key(open_store(tmp_path / "events.db"), "reader", "read")
     guarded = chatting("lamps")
     assert asked(guarded, hello)[0] == 401

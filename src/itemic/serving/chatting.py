@@ -53,9 +53,7 @@ def talking(service: Service) -> dict[str, Any]:
 
 
 def add_chat(app: FastAPI, now: Callable[[], Service]) -> None:
-    """Adds the path, where a model talks; `now` gives the service that answers when a request comes."""
-    if not talking(now()):
-        return
+    """Adds the path; `now` gives the service that answers when a request comes."""
     known: dict[str, tuple[Any, int, Titles]] = {}
 
     def begun(service: Service, model: Any, name: str, body: Chat) -> tuple[Iterator[Any], Any]:
@@ -98,7 +96,12 @@ def add_chat(app: FastAPI, now: Callable[[], Service]) -> None:
                 raise QueryError(f"{field} is {size:,}; at most {limit:,} are taken at once. Give fewer.")
         if body.messages[-1].role != "user":
             raise QueryError(f"messages end with a turn of the {body.messages[-1].role}. End with one of the user.")
-        name = body.model or next(iter(able), "")
+        if not able:
+            raise QueryError(
+                "no model that is served can hold a conversation. Serve one as well: itemic fit ilm DATA --lm NAME "
+                "--out runs/talk"
+            )
+        name = body.model or next(iter(able))
         if name not in able:
             raise QueryError(f"'{name}' does not talk.{did_you_mean(name, able)} Those that do: {', '.join(able)}.")
         said, first = await _on(service, begun, service, able[name], name, body)

@@ -6,7 +6,7 @@ A base brings `rank`, `score` and `similar` with blocks, masks and ties; a syste
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
@@ -35,6 +35,8 @@ class SystemConfig(ModelConfig):
 class Recommender(Model[C, M]):
     """Answers "which items?": a Query in, a Ranking out. Systems derive from one of the bases below."""
 
+    unrelated: ClassVar[float | None] = None
+    """The score of items for which nothing speaks, if there is one; a service lists others in their place."""
     _open: tuple[Int32[np.ndarray, " candidates"], Bool[np.ndarray, " items"]] | None = None
     """The candidates of the request before and what they say of all items: those of a service often share them."""
 

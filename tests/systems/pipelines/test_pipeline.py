@@ -135,6 +135,22 @@ def test_a_fallback_speaks_where_others_have_nothing_and_says_so(models):
     assert pipeline(models, sources=sources, fallback=["trending"]).rank(ASKED.take(np.array([0])), 5).reasons == ()
 
 
+@pytest.mark.parametrize("system", ["ease", "itemknn", "contentknn"])
+def test_items_for_which_nothing_speaks_leave_their_places_to_a_fallback(system):
+    logs = {"user": ["ann", "ann", "bob", "bob", "eve"], "item": ["a", "b", "a", "b", "c"]}
+    words = {"item": ["z", "c", "a", "b", "y"], "title": ["zebra", "corn", "red cup", "red pot", "yew"]}
+    model = find(system)().fit(Dataset.from_frame(logs, items=words))
+    code = {name: n for n, name in enumerate(model.catalogue.items.ids.array.to_pylist())}
+    sources = {system: {}, "hand": {"kind": "list", "items": ["c"]}}
+    made = pipeline({system: model}, sources=sources, fallback=["hand"])
+    found = made.rank(Query(history=Ragged.from_lists([[code["a"]], [code["z"]]])), 2)
+    assert found.items.tolist() == [[code["b"], code["c"]], [code["c"], -1]]
+    assert found.columns["source"].tolist() == [[system, "hand"], ["hand", ""]]
+    like = made.similar([code["a"], code["z"]], 2)
+    assert like.items.tolist() == [[code["b"], -1], [-1, -1]]
+    assert like.reasons == (f"{system} knows of nothing like 1 of 2 items",)
+
+
 def test_a_list_made_by_hand_fills_up_and_repeats_nothing(models):
     sources = {"itemknn": {}, "hand": {"kind": "list", "items": ["0", "9", "90", "5"][:2]}}
     made = pipeline(models, sources=sources | {"hand": {"kind": "list", "items": ["0", "9", "5"]}}, fallback=["hand"])

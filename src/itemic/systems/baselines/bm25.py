@@ -49,6 +49,7 @@ class Config(SystemConfig):
     paper="doi:10.1561/1500000019",
 )
 class BM25(ScoreRecommender[Config]):
+    unrelated = 0.0
     _made: tuple[np.ndarray, Sparse] | None = None
     """The texts of the items, and the weights that were made of them."""
 

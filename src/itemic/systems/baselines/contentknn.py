@@ -44,6 +44,8 @@ class Config(SystemConfig):
     paper="arXiv:1907.06902",
 )
 class ContentKNN(ScoreRecommender[Config]):
+    unrelated = 0.0
+
     def survey(self, train: Dataset) -> None:
         name, fields, everything = self.entry.name, self.config.fields, np.ones(train.n_items, bool)
         features = learned(train.items, fields, everything, 2, name)  # a word of one item alone joins none

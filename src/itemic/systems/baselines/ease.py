@@ -145,6 +145,8 @@ def _blocks(n_items: int) -> Iterator[slice]:
 
 @system("ease", family="baselines", answers=["history"], paper="arXiv:1905.03375")
 class EASE(ScoreRecommender[Config]):
+    unrelated = 0.0
+
     def solve(self, train: Dataset) -> dict[str, np.ndarray]:
         n_users, n_items = train.n_users, train.n_items
         form, topk = self.config.form, self.config.topk

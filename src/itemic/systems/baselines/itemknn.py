@@ -103,6 +103,8 @@ def neighbours(x: Sparse, config: Config, block: int | None = None) -> Iterator[
 
 @system("itemknn", family="baselines", answers=["history"], paper="doi:10.1145/371920.372071")
 class ItemKNN(ScoreRecommender[Config]):
+    unrelated = 0.0
+
     def solve(self, train: Dataset) -> dict[str, np.ndarray]:
         x = train.interactions.matrix()
         weights = sparse_weights(neighbours(x, self.config), train.n_items)

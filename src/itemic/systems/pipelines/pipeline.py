@@ -334,7 +334,7 @@ class Pipeline(Recommender[Config]):
         if len(told):
             ranking = model.rank(query if len(told) == len(query) else query.take(told), min(n, n_items))
             items[told, : ranking.k], scores[told, : ranking.k] = ranking.items, ranking.scores
-        return items, scores
+        return _related(model, items, scores) if self.config.fallback else (items, scores)
 
     def _vectors(self) -> Float32[np.ndarray, "items dim"]:
         """The vectors by which items are alike; zeros for one that has none."""
@@ -433,14 +433,18 @@ class Pipeline(Recommender[Config]):
         depth = k
         while True:
             found = judge.similar(items, depth)
-            listed = found.items if allowed is None else np.where(allowed[found.items], found.items, -1)
-            if depth == n_items or ((listed >= 0).sum(1) >= k).all():
+            related, _ = _related(judge, found.items, found.scores)
+            listed = related if allowed is None else np.where(allowed[related], related, -1)
+            whole = ((listed >= 0).sum(1) >= k) | (related[:, -1] < 0)
+            if depth == n_items or whole.all():
                 break
             depth = min(4 * depth, n_items)
-        order = np.argsort((listed < 0) | (found.items < 0), axis=1, kind="stable")[:, :k]
+        order = np.argsort(listed < 0, axis=1, kind="stable")[:, :k]
         kept = np.take_along_axis(listed, order, 1)
         scores = np.where(kept >= 0, np.take_along_axis(found.scores, order, 1), np.float32(-np.inf))
-        return Ranking(np.where(kept >= 0, kept, -1), scores, self.catalogue.items)
+        alone = int((kept < 0).all(1).sum())
+        said = (f"{judge.entry.name} knows of nothing like {alone:,} of {len(kept):,} items",) if alone else ()
+        return Ranking(np.where(kept >= 0, kept, -1), scores, self.catalogue.items, said)
 
     def shares(self, history: Int[np.ndarray, " items"], item: int) -> list[tuple[int, float]]:
         """The items of a history by their share in the judge's score of an item, largest first; they add up to 1.
@@ -465,6 +469,14 @@ class Pipeline(Recommender[Config]):
         lost = np.where(np.isfinite(lost), lost, 0)
         order = [n for n in np.argsort(-lost, kind="stable") if lost[n] > 0]
         return [(int(different[n]), float(lost[n] / lost.sum())) for n in order]
+
+
+def _related(model: Recommender, items: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lists without the items for which nothing speaks, -1 and -inf in their places."""
+    if model.unrelated is None:
+        return items, scores
+    speaks = scores > model.unrelated
+    return np.where(speaks, items, -1), np.where(speaks, scores, np.float32(-np.inf))
 
 
 def _open_and_closed(
