@@ -211,8 +211,12 @@ def test_what_many_took_of_late_trends(planted):
     np.testing.assert_allclose(ranking.scores[0], [2, 3 * 0.5**6])
     made.took([old], [start + 35 * DAY])
     np.testing.assert_allclose(made.rank(nobody, 2).scores[0], [2 + 3 * 0.5**6, 2])
-    made.took([old], [start + 30 * DAY + 5 * 600 * DAY])  # where 2 ** 600 would not fit
-    assert made.rank(nobody, 2).scores[0].tolist() == [1, 0]
+    for item, later in ((new, 59), (old, 200), (new, 330), (old, 1500)):  # where powers of 2 would not fit
+        made.took([item], [start + 30 * DAY + 5 * later * DAY])
+        ranking = made.rank(nobody, 2)
+        assert ranking.items[0, 0] == item
+        assert np.isfinite(ranking.scores).all()
+    assert ranking.scores[0].tolist() == [1, 0]
 
 
 def test_of_many_items_those_that_trend_are_put_in_order_once_a_second(planted, monkeypatch):

@@ -29,6 +29,8 @@ from itemic.systems.pipelines.timing import Budgets
 
 DAY = 86_400_000
 """Milliseconds."""
+FAR = 60
+"""Half-lives after which counts of what trends are scaled anew: 2 ** 60 times many millions is still a float32."""
 FEW = 256
 """Items closed to everybody that are cheaper to leave out one by one than by marking all the others."""
 MANY, LAG = 10_000, 1.0
@@ -365,7 +367,7 @@ class Pipeline(Recommender[Config]):
         for name, source in self.config.sources.items():
             if source.kind == "trending":
                 age = (np.asarray(times, np.float64) - self.weights[f"now.{name}"]) / DAY / (source.half_life or 7)
-                if len(age) and age.max() > 500:  # before the counts overflow
+                if len(age) and age.max() > FAR:
                     self.weights[f"trending.{name}"] *= 0.5 ** age.max()
                     self.weights[f"now.{name}"] = np.array(max(times), np.float64)
                     age -= age.max()
