@@ -237,10 +237,9 @@ def test_vectors_alone_tell_what_items_are_that_no_text_describes(tmp_path):
     for epochs, (name, options) in itertools.product((3, 40), ways.items()):
         phase2 = {**PHASE2, "epochs": epochs, "lr": 3e-3}
         model = ilm(folder, **taught | options, training=phase2).fit(data)
-        said = model.tell("describe", items=silent, limit=12)
-        found[name, epochs] = np.mean([KINDS[kind_of(item)] in text for item, text in zip(silent, said)])
+        about = np.arange(N_ITEMS) if name == "text alone" else silent  # it reads no text of any: all are alike to it
+        said = model.tell("describe", items=about, limit=12)
+        found[name, epochs] = np.mean([KINDS[kind_of(item)] in text for item, text in zip(about, said)])
     assert found["ilm", 40] > 0.9
     assert found["ilm", 3] > 0.15 + found["without phase 1", 3]
-    assert found["text alone", 40] < 0.4, (
-        "the commonest kind is that of 9 in 40: more than that is luck, but little more"
-    )
+    assert found["text alone", 40] <= 0.2
