@@ -119,6 +119,35 @@ def test_codes_of_different_lengths_end_where_they_end():
     torch.testing.assert_close(found.scores, values)
 
 
+@settings(max_examples=40)
+@given(st.sets(st.lists(st.integers(0, 3), min_size=1, max_size=5).map(tuple), min_size=1), st.integers(1, 6), st.data())
+def test_beams_that_are_given_up_would_not_have_been_among_the_best(rows, k, data):
+    codes = np.full((len(rows), 6), END)
+    for row, code in zip(codes, sorted(rows)):
+        row[: len(code) + 1] = *code, 4  # a code of its own ends each, as a title does
+    items = st.lists(st.integers(0, len(rows) - 1), max_size=3)
+    forbidden = Ragged.from_lists(data.draw(st.lists(items, min_size=3, max_size=3)))
+    arrays = torch.from_numpy(forbidden.values), torch.from_numpy(forbidden.offsets)
+    some, all_of_them = (beam_search(model(3, 5), Trie.of(codes), 3, 7, n, arrays) for n in (k, 7))
+    assert some.items.tolist() == all_of_them.items[:, :k].tolist()
+    assert some.scores.tolist() == all_of_them.scores[:, :k].tolist()
+
+
+def test_who_is_asked():
+    asked = []
+
+    def step(code, parent):
+        asked.append(1 if code is None else code.shape[1])
+        return torch.log_softmax(torch.tensor([4.0, 3.0, 1.0, 0.0]), -1).expand(1, asked[-1], -1)
+
+    codes = Trie.of(np.array([[0, END, END, END], [1, 0, END, END], [2, 0, 0, 1], [3, 0, 1, 1]]))
+    assert beam_search(step, codes, 1, 4).items.tolist() == [[0, 1, 2, 3]]
+    assert asked == [1, 3, 2, 2]  # those that are over are not
+    asked.clear()
+    assert beam_search(step, codes, 1, 4, 2).items.tolist() == [[0, 1]]
+    assert asked == [1, 3]  # nor those that are behind two of them
+
+
 def test_what_is_forbidden_takes_no_beam():
     codes = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])  # all of one prefix forbidden, and one beam
 

@@ -92,7 +92,8 @@ class Found(NamedTuple):
 Step = Callable[[Int64[Tensor, "queries beams"] | None, Int64[Tensor, "queries beams"] | None], Float[Tensor, "..."]]
 """Called once a level with the code that each beam took last and the beam of the call before that it goes on from, both
 None at first; gives the logarithms of the chances of all codes of the level, [queries, beams, codes], at first of one
-beam. A beam that found no way on is called too, with code 0."""
+beam. Beams whose codes are over are not asked for, so that there are fewer from call to call; where a query has fewer
+than others, its last ones are called with code 0 of beam 0, for nothing."""
 
 
 def beam_search(
@@ -110,6 +111,7 @@ def beam_search(
     out, and prefixes that lead to nothing else take no beam. As wide as there are items the search is exact.
     """
     device = trie.item.device
+    k = width if k is None else k
     barred_pairs = _barred(trie, forbidden)
     dead = _dead(trie, *barred_pairs)
     node = torch.zeros(n_queries, 1, dtype=torch.int64, device=device)
@@ -118,14 +120,27 @@ def beam_search(
     for level, (row, barred, above) in zip(trie.levels, dead):
         first, beyond = level.child[node], level.child[node + 1]
         beyond = beyond.where(score > -torch.inf, first)
+        going = beyond > first
+        going &= level.code[beyond - 1] != END if len(level.code) else False  # END is the lowest of a node's codes
+        if 0 < k < going.shape[1]:  # no chance exceeds 1: whoever is behind k that are over stays behind them
+            hopeless = going & (score < score.masked_fill(going, -torch.inf).topk(k).values[:, -1:])
+            score, going = score.masked_fill(hopeless, -torch.inf), going & ~hopeless
+            beyond = first.where(hopeless, beyond)
+        n_going = int(going.sum(1).max()) if len(going) else 0
+        if code is not None and parent is not None and n_going < going.shape[1]:  # those that are over stand behind
+            order = torch.argsort(going.byte(), dim=1, descending=True, stable=True)
+            node, score, first, beyond = (x.gather(1, order) for x in (node, score, first, beyond))
+            ahead = order[:, :n_going]
+            code, parent = (x.gather(1, ahead).where(going.gather(1, ahead), 0) for x in (code, parent))
         fan = max(1, int((beyond - first).max())) if first.numel() else 1
         child = first[..., None] + torch.arange(fan, device=device)
         real = child < beyond[..., None]
         child = child.where(real, 0)
         token = level.code[child]
         gained = score.new_zeros(token.shape)
-        if bool((real & (token != END)).any()):  # else every code is over, and there is nothing to ask
-            gained = step(code, parent).gather(-1, token.clamp(min=0)).masked_fill_(token == END, 0.0)
+        if n_going:  # else every code is over, and there is nothing to ask
+            asked = token[:, :n_going]
+            gained[:, :n_going] = step(code, parent).gather(-1, asked.clamp(min=0)).masked_fill_(asked == END, 0.0)
         made = (score[..., None] + gained).masked_fill_(~real, -torch.inf)
         if len(row):
             at = (node[row] == above[:, None]) & (score[row] > -torch.inf)
@@ -134,7 +149,7 @@ def beam_search(
         score, pick = made.flatten(1).topk(min(width, made.shape[1] * fan))
         parent, child, code = pick // fan, child.flatten(1), token.flatten(1)
         node, code = child.gather(1, pick), code.gather(1, pick).clamp(min=0)
-    return _items_of(trie, node, score, width if k is None else k, *barred_pairs)
+    return _items_of(trie, node, score, k, *barred_pairs)
 
 
 def exact(
