@@ -345,6 +345,21 @@ def test_places_before_other_kinds_weigh_nothing_and_histories_of_them_are_left_
     assert weight == {1: 0, 2: 2, 6: 2}
 
 
+def test_of_the_newest_places_alone_is_learned():
+    data = histories_as_data([[0, 1, 2, 3], [4, 5], [6]], 7, kind=["v", "b", "v", "b", "v", "b", "v"])
+
+    def weights(**options):
+        model = SASRec(dim=8, training={**FAST, "batch_size": 3}, **options).fit(data)
+        (batch,) = model.batches(data, Generator().manual_seed(0))
+        return dict(zip(batch.following.tolist(), batch.weight.tolist()))
+
+    assert weights(places=2) == {1: 0, 2: 1, 3: 1, 5: 1}
+    assert weights(places=2, kinds={"b": 0.5}) == {1: 0, 2: 0, 3: 0.5, 5: 0.5}
+    assert weights(places=9) == {1: 1, 2: 1, 3: 1, 5: 1}
+    with pytest.raises(DataError, match=r"^none of the newest places of data weighs: raise places, or name other"):
+        weights(places=1, kinds={"v": 1})
+
+
 def test_a_kind_that_is_not_there_is_refused_with_those_that_are():
     data = with_kinds()
     with pytest.raises(ConfigError) as error:

@@ -66,6 +66,8 @@ class Config(SequenceConfig):
     kinds: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1)] | None = None
     """How much what follows weighs in the loss, by its kind, as in {"purchase": 1, "view": 0.2}; kinds that are not
     named are read, but nothing learns to foresee them. None weighs all interactions alike."""
+    places: int | None = Field(None, ge=1)
+    """The newest places of each history that are learned from, those before them being read only; None for all."""
     tied: bool = True
     """Whether items that come next have the vectors of items read. gSASRec's code unties them."""
     training: TrainingConfig = TrainingConfig(lr=1e-3, batch_size=128, epochs=200, patience=10, metric="ndcg@10")
@@ -169,9 +171,15 @@ class SASRec(SequenceRecommender[Config, Network]):
         known, following = next_items(Ragged(np.arange(len(log)), log.offsets), config.max_length)
         self._users = np.flatnonzero(np.diff(log.offsets) > 1)
         self._weight = self._gap = None
-        if config.kinds is not None:
-            weight = kind_weights(train, config.kinds, self.entry.name)
+        weight = None if config.kinds is None else kind_weights(train, config.kinds, self.entry.name)
+        if config.places is not None:
+            rows = log.histories()
+            newest = rows.places >= rows.lengths[rows.row_of_value] - config.places
+            weight = newest.astype(np.float32) if weight is None else np.where(newest, weight, np.float32(0))
+        if weight is not None:
             taught = np.flatnonzero(following.keep(weight[following.values] > 0).lengths)
+            if not len(taught):
+                raise DataError(f"none of the newest places of {train.name} weighs: raise places, or name other kinds.")
             known, following, self._users = known.take(taught), following.take(taught), self._users[taught]
             self._weight = weight[following.values]
         if config.time_gaps:
