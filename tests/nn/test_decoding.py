@@ -54,6 +54,8 @@ catalogues = st.integers(1, 3).flatmap(
     lambda levels: st.lists(st.tuples(*[st.integers(0, 3)] * levels), min_size=1, max_size=24, unique=True)
 )
 
+of_some_length = st.lists(st.integers(0, 3), min_size=1, max_size=5).map(tuple)
+
 
 @given(catalogues)
 def test_every_prefix_has_a_node_and_every_node_the_items_with_its_prefix(rows):
@@ -120,7 +122,7 @@ def test_codes_of_different_lengths_end_where_they_end():
 
 
 @settings(max_examples=40)
-@given(st.sets(st.lists(st.integers(0, 3), min_size=1, max_size=5).map(tuple), min_size=1), st.integers(1, 6), st.data())
+@given(st.sets(of_some_length, min_size=1), st.integers(1, 6), st.data())
 def test_beams_that_are_given_up_would_not_have_been_among_the_best(rows, k, data):
     codes = np.full((len(rows), 6), END)
     for row, code in zip(codes, sorted(rows)):
