@@ -73,6 +73,14 @@ def test_telling_after_kept_queries_is_the_joint_pass(qformer, texts):
     torch.testing.assert_close(told[texts.real], joint[texts.real], atol=1e-5, rtol=0)
 
 
+def test_states_that_nobody_wants_are_not_made_and_the_others_are_the_same(qformer, texts):
+    for sight in ("apart", "together", "causal"):
+        query, words = qformer(entity(), texts, sight, queries_only=True)
+        assert words.shape == (2, 0, DIM)
+        torch.testing.assert_close(query, qformer(entity(), texts, sight)[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(qformer.read(texts, 1), qformer.read(texts)[:, :1], atol=1e-5, rtol=0)
+
+
 def test_padding_changes_nothing(qformer, texts):
     short = Texts(texts.token[1:, :4], texts.real[1:, :4])
     for sight in ("apart", "together", "causal"):

@@ -86,8 +86,7 @@ def item_text_losses(
     """
     cache = Cache()
     query = qformer.draw(entity, cache)
-    words = qformer.read(texts)
-    scores = item_text_scores(query, words[:, 0], heads)
+    scores = item_text_scores(query, qformer.read(texts, 1)[:, 0], heads)
     contrast = paired(scores, same, smooth=SMOOTH, both=True)
     matching = _matching(qformer, heads, entity, texts, scores, same)
     told = texts._replace(token=torch.cat([torch.full_like(texts.token[:, :1], begin), texts.token[:, 1:]], 1))
@@ -133,6 +132,6 @@ def _matching(
     items, wrong_texts = hard_negatives(scores, same)
     of_texts, wrong_items = hard_negatives(scores.T, same)
     item, text = torch.cat([own, items, wrong_items]), torch.cat([own, wrong_texts, of_texts])
-    query, _ = qformer(entity[item], Texts(texts.token[text], texts.real[text]), "together")
+    query, _ = qformer(entity[item], Texts(texts.token[text], texts.real[text]), "together", queries_only=True)
     fits = (torch.arange(len(item), device=item.device) < len(own)).long()
     return cross_entropy(heads.match(query).mean(1).float(), fits)

@@ -6,6 +6,7 @@ Papers: Li et al. (BLIP-2), ICML 2023, arXiv:2301.12597; for items: Yang et al.,
 """
 
 from copy import deepcopy
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -46,8 +47,13 @@ class Layer(nn.Module):
         where: Where,
         entity: Float[Tensor, "batch tokens entity"] | None = None,
         cache: Cache | None = None,
-    ) -> Float[Tensor, "batch n dim"]:
-        x = self.attend_norm(x + self.drop(self.attend(x, None, where, cache)))
+        wanted: int | None = None,
+    ) -> Float[Tensor, "batch wanted dim"]:
+        """Only the first `wanted` of the new states are made; all when not given."""
+        memory, x = x, x[:, :wanted]
+        if isinstance(where.allow, Tensor) and where.allow.shape[-2] > 1:
+            where = replace(where, allow=where.allow[..., :wanted, :])
+        x = self.attend_norm(x + self.drop(self.attend(x, memory, where, cache)))
         if not n_queries:
             return self.text_norm(x + self.drop(self.text_feed(x)))
         query, text = x[:, :n_queries], x[:, n_queries:]
@@ -93,9 +99,9 @@ class QFormer(nn.Module):
         query = self._embedded(len(entity))
         return self._run(query, query.shape[1], Where(), entity, cache)
 
-    def read(self, text: Texts) -> Float[Tensor, "batch n dim"]:
-        """The states of texts alone, each word seeing all others."""
-        return self._run(self._embedded(0, text), 0, Where(text.real[:, None]))
+    def read(self, text: Texts, wanted: int | None = None) -> Float[Tensor, "batch wanted dim"]:
+        """The states of texts alone, each word seeing all others; of the first `wanted` words, for less, if given."""
+        return self._run(self._embedded(0, text), 0, Where(text.real[:, None]), wanted=wanted)
 
     def tell(self, text: Texts, cache: Cache) -> Float[Tensor, "batch n dim"]:
         """The states of texts told after the queries that the cache was given in `draw`: each word sees these and the
@@ -103,9 +109,10 @@ class QFormer(nn.Module):
         return self._run(self._embedded(0, text), 0, Where(causal), cache=cache)
 
     def forward(
-        self, entity: Float[Tensor, "batch tokens entity"], text: Texts, sight: Sight
+        self, entity: Float[Tensor, "batch tokens entity"], text: Texts, sight: Sight, *, queries_only: bool = False
     ) -> tuple[Float[Tensor, "batch queries dim"], Float[Tensor, "batch n dim"]]:
-        """The states of queries and texts, read in one pass."""
+        """The states of queries and texts, read in one pass; for less with `queries_only`, without
+        those of texts."""
         x = self._embedded(len(entity), text)
         n = x.shape[1] - text.token.shape[1]
         places = torch.arange(x.shape[1], device=x.device)
@@ -114,7 +121,7 @@ class QFormer(nn.Module):
             allow = allow & same((places >= n).long(), (places >= n).long())
         elif sight == "causal":
             allow = allow & (prefix(places, places, n) | causal(places, places))
-        x = self._run(x, n, Where(allow), entity)
+        x = self._run(x, n, Where(allow), entity, wanted=n if queries_only else None)
         return x[:, :n], x[:, n:]
 
     def _embedded(self, n_entities: int, text: Texts | None = None) -> Float[Tensor, "batch n dim"]:
@@ -125,8 +132,14 @@ class QFormer(nn.Module):
         return self.drop(self.norm(torch.cat(parts, 1)))
 
     def _run(
-        self, x: Tensor, n_queries: int, where: Where, entity: Tensor | None = None, cache: Cache | None = None
+        self,
+        x: Tensor,
+        n_queries: int,
+        where: Where,
+        entity: Tensor | None = None,
+        cache: Cache | None = None,
+        wanted: int | None = None,
     ) -> Tensor:
-        for layer in self.layers:
-            x = layer(x, n_queries, where, entity, cache)
+        for n, layer in enumerate(self.layers, start=1):
+            x = layer(x, n_queries, where, entity, cache, wanted if n == len(self.layers) else None)
         return x
