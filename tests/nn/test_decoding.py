@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from itemic.data import Ragged
-from itemic.nn.decoding import END, Trie, at_once, beam_search, exact, lineage, sample
+from itemic.nn.decoding import END, Trie, at_once, beam_search, chances_among, exact, lineage, sample
 
 
 def chances(query, prefix, n_codes):
@@ -133,6 +133,52 @@ def test_beams_that_are_given_up_would_not_have_been_among_the_best(rows, k, dat
     some, all_of_them = (beam_search(model(3, 5), Trie.of(codes), 3, 7, n, arrays) for n in (k, 7))
     assert some.items.tolist() == all_of_them.items[:, :k].tolist()
     assert some.scores.tolist() == all_of_them.scores[:, :k].tolist()
+
+
+def among_those_that_go_on(n_queries, codes, n_codes):
+    """The score of every item, each of its codes being weighed against those of the items that begin as it does."""
+    scores = torch.zeros(n_queries, len(codes), dtype=torch.float64)
+    for query in range(n_queries):
+        for item, row in enumerate(codes.tolist()):
+            for place, code in enumerate(row):
+                if code != END:
+                    fellows = {other[place] for other in codes.tolist() if other[:place] == row[:place]}
+                    told = chances(query, row[:place], n_codes)
+                    scores[query, item] += told[code] - told[sorted(fellows)].logsumexp(0)
+    return scores
+
+
+@settings(max_examples=40)
+@given(st.sets(of_some_length, min_size=1), st.data())
+def test_chances_among_the_codes_of_a_tree_come_to_one_and_are_searched_exactly(rows, data):
+    codes = np.full((len(rows), 6), END)
+    for row, code in zip(codes, sorted(rows)):
+        row[: len(code) + 1] = *code, 4
+    whole, scores, everything = Trie.of(codes), among_those_that_go_on(3, codes, 5), torch.arange(len(codes))
+    torch.testing.assert_close(scores.exp().sum(1), torch.ones(3, dtype=torch.float64))
+    for query in range(3):
+        n = int(whole.codes_until_alone(everything).max())
+        told = [[chances(query, row[:place], 5) for place in range(n)] for row in codes.tolist()]
+        logits = torch.stack([torch.stack(row) for row in told]) + 7 if n else torch.zeros(len(codes), 0, 5)
+        torch.testing.assert_close(chances_among(logits, whole, everything), scores[query].float(), atol=1e-5, rtol=0)
+    some = data.draw(st.sets(st.integers(0, len(rows) - 1), min_size=1).map(sorted))
+    found = beam_search(model(3, 5), Trie.of(codes, np.array(some)), 3, len(codes), among=whole)
+    scores[:, [item for item in range(len(codes)) if item not in some]] = -torch.inf
+    items, values = best(scores, len(codes))
+    torch.testing.assert_close(found.scores, values, atol=1e-5, rtol=0)
+    assert [set(row) for row in found.items.tolist()] == [set(row) for row in items.tolist()]
+
+
+def test_nobody_is_asked_about_what_goes_without_saying():
+    asked = []
+
+    def step(code, parent):
+        asked.append(1 if code is None else code.shape[1])
+        return torch.zeros(1, asked[-1], 5)
+
+    codes = Trie.of(np.array([[0, 1, 2, 3], [1, 2, 2, 0], [1, 3, 0, 0]]))
+    assert beam_search(step, codes, 1, 3, among=codes).scores.exp().tolist() == [[0.5, 0.25, 0.25]]
+    assert asked == [1, 1]
 
 
 def test_who_is_asked():

@@ -71,6 +71,32 @@ class Trie:
         place[order] = np.arange(len(order))
         return cls(tuple(levels), torch.from_numpy(order.astype(np.int64)), torch.from_numpy(place))
 
+    def above(self, items: Int64[Tensor, "*batch"], depth: int) -> Int64[Tensor, "*batch"]:
+        """The node of so many codes that each of these items stands below; the root, 0, has none.
+
+        >>> Trie.of(np.array([[0, 1], [2, 0], [0, 0]])).above(torch.tensor([0, 1, 2]), 1).tolist()
+        [0, 1, 0]
+        """
+        place = self.place[items]
+        if not depth:
+            return torch.zeros_like(place)
+        return torch.searchsorted(self.levels[depth - 1].begin, place, right=True) - 1
+
+    def sizes(self, depth: int) -> Int64[Tensor, " nodes"]:
+        """How many items stand below each node of so many codes."""
+        return self.levels[depth - 1].begin.diff() if depth else self.item.new_tensor([len(self.item)])
+
+    def codes_until_alone(self, items: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
+        """How many codes it takes to tell each of these items from all others.
+
+        >>> Trie.of(np.array([[0, 1, 5], [2, 0, 5], [0, 0, 5]])).codes_until_alone(torch.tensor([0, 1, 2])).tolist()
+        [2, 1, 2]
+        """
+        needed = torch.zeros_like(items)
+        for depth in range(len(self.levels)):
+            needed += self.sizes(depth)[self.above(items, depth)] > 1
+        return needed
+
     def to(self, device: torch.device | str) -> "Trie":
         levels = tuple(Level(*(x.to(device) for x in level)) for level in self.levels)
         return Trie(levels, self.item.to(device), self.place.to(device))
@@ -103,12 +129,16 @@ def beam_search(
     width: int,
     k: int | None = None,
     forbidden: tuple[Int[Tensor, " values"], Int[Tensor, " bounds"]] | None = None,
+    among: Trie | None = None,
 ) -> Found:
     """The k most likely items along the trie, `width` prefixes of each query being followed; k is `width` if not given.
 
     The score of an item is the sum of the logarithms of its codes' chances as `step` gives them, of which none is lost
     to codes that lead nowhere. `forbidden` holds items for each query, as values and offsets of rows: they do not come
     out, and prefixes that lead to nothing else take no beam. As wide as there are items the search is exact.
+
+    With `among`, the trie itself or one that holds more items, chances are among the codes that go on there: those of
+    all its items come to 1, and nobody is asked about codes that go without saying.
     """
     device = trie.item.device
     k = width if k is None else k
@@ -116,12 +146,16 @@ def beam_search(
     dead = _dead(trie, *barred_pairs)
     node = torch.zeros(n_queries, 1, dtype=torch.int64, device=device)
     score = torch.zeros(n_queries, 1, device=device)
-    code = parent = None
-    for level, (row, barred, above) in zip(trie.levels, dead):
+    code = parent = wider = None
+    for depth, (level, (row, barred, above)) in enumerate(zip(trie.levels, dead)):
         first, beyond = level.child[node], level.child[node + 1]
         beyond = beyond.where(score > -torch.inf, first)
         going = beyond > first
         going &= level.code[beyond - 1] != END if len(level.code) else False  # END is the lowest of a node's codes
+        if among is not None:
+            begin = trie.levels[depth - 1].begin if depth else torch.zeros_like(node[:1, 0])
+            wider = among.above(trie.item[begin[node]], depth)
+            going &= among.sizes(depth)[wider] > 1
         if 0 < k < going.shape[1]:  # no chance exceeds 1: whoever is behind k that are over stays behind them
             hopeless = going & (score < score.masked_fill(going, -torch.inf).topk(k).values[:, -1:])
             score, going = score.masked_fill(hopeless, -torch.inf), going & ~hopeless
@@ -130,8 +164,9 @@ def beam_search(
         if code is not None and parent is not None and n_going < going.shape[1]:  # those that are over stand behind
             order = torch.argsort(going.byte(), dim=1, descending=True, stable=True)
             node, score, first, beyond = (x.gather(1, order) for x in (node, score, first, beyond))
-            ahead = order[:, :n_going]
-            code, parent = (x.gather(1, ahead).where(going.gather(1, ahead), 0) for x in (code, parent))
+            wider = None if wider is None else wider.gather(1, order)
+            going = going.gather(1, order)[:, :n_going]
+            code, parent = (x.gather(1, order[:, :n_going]).where(going, 0) for x in (code, parent))
         fan = max(1, int((beyond - first).max())) if first.numel() else 1
         child = first[..., None] + torch.arange(fan, device=device)
         real = child < beyond[..., None]
@@ -139,8 +174,11 @@ def beam_search(
         token = level.code[child]
         gained = score.new_zeros(token.shape)
         if n_going:  # else every code is over, and there is nothing to ask
-            asked = token[:, :n_going]
-            gained[:, :n_going] = step(code, parent).gather(-1, asked.clamp(min=0)).masked_fill_(asked == END, 0.0)
+            asked, said = token[:, :n_going], step(code, parent)
+            told = said.gather(-1, asked.clamp(min=0))
+            if among is not None and wider is not None:
+                told -= _of_all(said, among.levels[depth], wider[:, :n_going])[..., None]
+            gained[:, :n_going] = told.masked_fill_((asked == END) | ~going[..., None], 0.0)
         made = (score[..., None] + gained).masked_fill_(~real, -torch.inf)
         if len(row):
             at = (node[row] == above[:, None]) & (score[row] > -torch.inf)
@@ -150,6 +188,37 @@ def beam_search(
         parent, child, code = pick // fan, child.flatten(1), token.flatten(1)
         node, code = child.gather(1, pick), code.gather(1, pick).clamp(min=0)
     return _items_of(trie, node, score, k, *barred_pairs)
+
+
+def chances_among(
+    logits: Float[Tensor, "n levels codes"], trie: Trie, items: Int64[Tensor, " n"]
+) -> Float[Tensor, " n"]:
+    """The logarithm of the chance of each of these items, its codes' chances being among those that go on in the trie.
+
+    Of the levels are needed only those until the items are alone.
+
+    >>> trie = Trie.of(np.array([[1, 1, 0], [0, 0, 0], [1, 0, 0]]))
+    >>> said = torch.tensor([[0.0, 0.5, 0.5], [0.5, 0.25, 0.25]]).log().expand(3, 2, 3)
+    >>> chances_among(said, trie, torch.arange(3)).exp()
+    tensor([0.3333, 0.0000, 0.6667])
+    """
+    total = logits.new_zeros(len(items), dtype=torch.float32)
+    for depth in range(min(logits.shape[1], len(trie.levels))):
+        level, said, above = trie.levels[depth], logits[:, depth].float(), trie.above(items, depth)
+        own = level.code[trie.above(items, depth + 1)].clamp(min=0)
+        total = total + said.gather(1, own[:, None])[:, 0] - _of_all(said, level, above)
+    return total
+
+
+def _of_all(
+    said: Float[Tensor, "*batch codes"], level: Level, above: Int64[Tensor, "*batch"]
+) -> Float[Tensor, "*batch"]:
+    """The logarithm of the sum over all codes of a level that go on from these nodes of the one above."""
+    first, beyond = level.child[above], level.child[above + 1]
+    child = first[..., None] + torch.arange(int((beyond - first).max()), device=above.device)
+    real = child < beyond[..., None]
+    codes = level.code[child.where(real, 0)].clamp(min=0)
+    return said.gather(-1, codes).masked_fill(~real, -torch.inf).logsumexp(-1)
 
 
 def exact(

@@ -3,6 +3,8 @@ learned its texts and stays as it is: what ILM leaves alone, what it reads, what
 
 import itertools
 import json
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from itemic.errors import ConfigError, DataError
 from itemic.model import load
 from itemic.nn.text import Texts
 from itemic.registry import find
+from itemic.systems.histories import cut
 from itemic.systems.language.alignment import best_pairs
 from itemic.systems.language.prompts import TEMPLATES
 
@@ -143,6 +146,37 @@ def test_as_wide_as_the_catalogue_the_search_is_the_order_of_all_chances(fitted)
     scores[[1, 9]] = -np.inf
     found = fitted.rank(query, 198)
     assert found.items[0].tolist() == np.argsort(-scores, kind="stable")[:198].tolist()
+
+
+def test_among_titles_the_chances_of_all_come_to_one_in_lists_and_scores(folder, data):
+    model = ilm(folder, among="titles").fit(data)
+    query = Query(history=Ragged.from_lists([[1, 9]]))
+    scores = model.score(Query(history=query.history, candidates=Ragged.from_lists([list(range(200))]))).values
+    assert np.exp(scores).sum() == pytest.approx(1, abs=1e-4)
+    some = np.array([3, 5, 14, 20, 111])
+    for allowed in (None, some):
+        found = model.rank(replace(query, candidates=allowed), 5)
+        np.testing.assert_allclose(found.scores[0], scores[found.items[0]], atol=1e-4)
+        assert allowed is None or set(found.items[0]) == set(some)
+
+
+def test_among_titles_what_is_minimised_is_what_lists_are_made_by(folder, data):
+    model = ilm(folder, among="titles")
+    model.examples = partial(kept_examples, model, kept := [])
+    model.fit(data)
+    (batch, before, item), *_ = kept
+    query = Query(history=before, candidates=Ragged.from_lists(item[:, None].tolist()))
+    with torch.no_grad():
+        loss = model.answered(batch)["next"].item()
+    assert loss == pytest.approx(-model.score(query).values.mean(), abs=1e-4)
+
+
+def kept_examples(model, kept, rng):
+    """The batches of phase 2, of which each is kept with the histories and items that it is of."""
+    for drawn in model._exercises.batches(["next"], 32, rng):
+        batch = drawn._replace(template=0)
+        kept.append((batch, *cut(model._histories, batch.row.numpy(), batch.place.numpy())))
+        yield batch
 
 
 def test_it_loads_and_answers_the_same_and_needs_its_language_model(fitted, folder, tmp_path):

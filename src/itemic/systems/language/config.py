@@ -65,6 +65,10 @@ class Config(SystemConfig):
     answer: Literal["titles", "geometry"] = "titles"
     """How lists are made: by the titles that the language model finds most likely, along the tree of all, or by
     how near items and users are after phase 1."""
+    among: Literal["words", "titles"] = "words"
+    """What the chance of each word of a title is measured against, in learning and in making lists: all words, as in
+    the paper; or only those with which some title goes on, so that the chances of all titles come to 1. The latter
+    learns to choose instead of to spell, and asks about no word that goes without saying."""
     unseen: bool = False
     """Whether requests are put in words that training never used."""
     beam: int = Field(20, ge=1)

@@ -81,6 +81,17 @@ class Exercises:
             return asked, self._ended(self.facts().why(item, before))
         return self.asking.ask(task, batch.template, histories=before), until_end(self.titles[item])
 
+    def named(self, batch: Examples) -> Int64[Tensor, " batch"] | None:
+        """The items that the answers of a batch name; None where they say something else."""
+        row, place = batch.row.numpy(force=True), batch.place.numpy(force=True)
+        if batch.task in ("next", "next for user"):
+            rows = self.histories
+        elif batch.task == "dialogue" and self.turns is not None:
+            rows = self.turns.relevant
+        else:
+            return None
+        return torch.from_numpy(rows.values[rows.offsets[row] + place].astype(np.int64))
+
     def _of_dialogues(
         self, task: str, template: int, row: Int64[np.ndarray, " batch"], place: Int64[np.ndarray, " batch"]
     ) -> tuple[Asked, Ragged]:

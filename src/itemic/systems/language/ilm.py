@@ -16,7 +16,7 @@ from typing import Self
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int, Int32
+from jaxtyping import Bool, Float, Float32, Int, Int32, Int64
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -29,7 +29,7 @@ from itemic.encoders.talking import Prompts, Talker
 from itemic.encoders.vocabulary import Vocabulary
 from itemic.errors import DataError
 from itemic.model import part
-from itemic.nn.decoding import END, Found, Trie, beam_search
+from itemic.nn.decoding import END, Found, Trie, beam_search, chances_among
 from itemic.nn.products import fast_products
 from itemic.nn.splice import norm_ratio
 from itemic.nn.text import Texts, side_by_side
@@ -192,13 +192,23 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
         return self._exercises.batches(self.config.tasks, self.config.training.batch_size, rng)
 
     def answered(self, batch: Examples) -> dict[str, Float[Tensor, ""]]:
-        """Phase 2: the mean of -log of the chance of each word of the answers, each answer counting the same."""
+        """Phase 2: the mean of -log of the chance of each word of the answers, each answer counting the same; where
+        chances are among titles, of each title."""
         asked, answers = self._exercises.of(batch)
+        named = self._exercises.named(batch)
+        if self.config.among == "titles" and named is not None:
+            told = self.talker.told(self._prompts(asked), self._until_alone(answers, named))
+            return {batch.task: -chances_among(told, self._trie_of(None), named.to(self.device)).mean()}
         wanted = moved(_texts(answers), self.device)
         told = self.talker.told(self._prompts(asked), wanted)
         each = cross_entropy(told.flatten(0, 1).float(), wanted.token.flatten(), reduction="none")
         each = (each.view_as(wanted.real) * wanted.real).sum(1) / wanted.real.sum(1)
         return {batch.task: each.mean()}
+
+    def _until_alone(self, answers: Ragged, items: Int64[Tensor, " n"]) -> Texts:
+        """Of the words that name these items those that tell them from all others."""
+        needed = self._trie_of(None).codes_until_alone(items.to(self.device)).clamp(min=1).numpy(force=True)
+        return moved(_texts(answers.keep(answers.places < needed[answers.row_of_value])), self.device)
 
     def validate(self, valid: EvalSet | None) -> dict[str, float]:
         """By some of the requests: each asks the language model for a list."""
@@ -329,6 +339,7 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
             items, scores = top_k(near, k, exclude=(forbidden.values, forbidden.offsets))
             return Found(torch.from_numpy(items).long(), torch.from_numpy(scores))
         items, scores = torch.full((len(query), k), -1), torch.full((len(query), k), -torch.inf)
+        among = self._trie_of(None) if self.config.among == "titles" else None
         by_length = np.argsort(query.history.lengths, kind="stable")
         with self._answering():
             for start in range(0, len(query), ASKED):
@@ -339,7 +350,7 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
                 barred = forbidden.take(rows)
                 arrays = torch.from_numpy(barred.values), torch.from_numpy(barred.offsets)
                 width = max(k, self.config.beam)
-                found = beam_search(self.talker.step(prompts), trie, len(rows), width, k, arrays)
+                found = beam_search(self.talker.step(prompts), trie, len(rows), width, k, arrays, among)
                 items[torch.from_numpy(rows)], scores[torch.from_numpy(rows)] = moved(found, "cpu")
         return Found(items, scores)
 
@@ -355,8 +366,14 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
                 asking, at = np.unique(row[some], return_inverse=True)
                 prompts = self._prompts(self._requests(query.take(asking)))
                 each = Prompts(prompts.vectors[at], prompts.real[at])
-                answers = moved(_texts(until_end(codes[some])), self.device)
-                scores[some] = self.talker.chances(each, answers).numpy(force=True)
+                answers = until_end(codes[some])
+                if self.config.among == "titles":
+                    named = torch.from_numpy(query.candidates.values[some].astype(np.int64))
+                    told = self.talker.told(each, self._until_alone(answers, named))
+                    found = chances_among(told, self._trie_of(None), named.to(self.device))
+                else:
+                    found = self.talker.chances(each, moved(_texts(answers), self.device))
+                scores[some] = found.numpy(force=True)
         return scores
 
     def _requests(self, query: Query) -> Asked:
