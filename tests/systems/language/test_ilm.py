@@ -194,9 +194,9 @@ def test_a_new_item_is_named_at_once(folder, data):
     assert all(code >= 0 for code in model._asked("next", Ragged.from_lists([[200]])).token.values[-3:])
 
 
-@pytest.mark.parametrize("what", ["lora", "all"])
-def test_what_is_trained_of_the_language_model_is_saved(what, folder, data, tmp_path):
-    model = ilm(folder, lm_trainable=what, rank=2, reader="mlp").fit(data)
+@pytest.mark.parametrize(("what", "head"), [("lora", False), ("lora", True), ("all", False)])
+def test_what_is_trained_of_the_language_model_is_saved(what, head, folder, data, tmp_path):
+    model = ilm(folder, lm_trainable=what, rank=2, lm_head=head, reader="mlp").fit(data)
     fresh = ilm(folder).lm.talker
     query = Query(history=Ragged.from_lists([[1, 9]]))
     answers = logits(model, [[1, 9]])
@@ -209,6 +209,8 @@ def test_what_is_trained_of_the_language_model_is_saved(what, folder, data, tmp_
         if not torch.equal(value, model.talker.network.state_dict().get(name, value))
     ]
     assert bool(moved) == (what == "all")
+    assert any("lm_head" in name for name in model.weights) == (head or what == "all")
+    assert torch.equal(model.talker.read(torch.arange(9)), fresh.read(torch.arange(9))) == (what == "lora")
 
 
 def test_geometry_alone_finds_what_a_user_likes(folder, data):

@@ -53,6 +53,9 @@ class Config(SystemConfig):
     """What of the language model is trained in phase 2. The paper: nothing."""
     rank: int = Field(8, ge=1)
     """Under lm_trainable="lora": the rank of what is added to its matrices."""
+    lm_head: bool = False
+    """Whether there something is also added to the matrix that its words are said with. Small models need it: few
+    numbers decide between all words, and what was seldom said before could hardly be said more often."""
     tasks: tuple[Literal["next", "next for user", "describe", "similar", "why", "dialogue", "reply"], ...] = ("next",)
     """What phase 2 learns to answer, a batch of one task after the other. From dialogues: `dialogue`, which title a
     recommender's turn names, and `reply`, that turn in its words."""

@@ -107,7 +107,7 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
         config, shape, adapters = self.config, self.shape, nn.Module()
         if config.lm_trainable != "none":
             self._own_talker = self.lm.handed_over()  # it is changed: nobody else may speak through it
-            adapters = adapted(self._own_talker, config.lm_trainable, config.rank)
+            adapters = adapted(self._own_talker, config.lm_trainable, config.rank, head=config.lm_head)
         reader = None
         if config.reader == "mlp":
             reader = TwoLayers(shape["width"], config.n_queries, shape["lm"])
