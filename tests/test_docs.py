@@ -91,7 +91,7 @@ def test_outputs_may_differ_in_measured_digits_and_times_only():
     assert not same(row, row.replace("  p < 0.001", ""))
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/choosing.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/choosing.md", "docs/chat.md"])
 def test_the_tables_of_a_page_are_those_of_the_registry_and_the_results(name, tmp_path):
     copy = tmp_path / "page.md"
     copy.write_text((ROOT / name).read_text())
