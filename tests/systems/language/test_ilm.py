@@ -270,12 +270,16 @@ def test_vectors_alone_tell_what_items_are_that_no_text_describes(tmp_path):
     taught = {"n_queries": 4, "write": "soft", "tasks": ["describe"]}
     taught |= {"phase1": {**BRIEF, "epochs": 80, "eval_every": 80}}
     ways = {"ilm": {}, "without phase 1": {"aligned": []}, "text alone": {"reader": "none", "write": "text"}}
-    for epochs, (name, options) in itertools.product((3, 40), ways.items()):
+    short = {name: ways[name] for name in ("ilm", "without phase 1")}
+    runs = [(40, 0, way) for way in ways.items()] + [(3, *one) for one in itertools.product(range(3), short.items())]
+    for epochs, seed, (name, options) in runs:
         phase2 = {**PHASE2, "epochs": epochs, "lr": 3e-3}
-        model = ilm(folder, **taught | options, training=phase2).fit(data)
+        model = ilm(folder, **taught | options, training=phase2, seed=seed).fit(data)
         about = np.arange(N_ITEMS) if name == "text alone" else silent  # it reads no text of any: all are alike to it
         said = model.tell("describe", items=about, limit=12)
-        found[name, epochs] = np.mean([KINDS[kind_of(item)] in text for item, text in zip(about, said)])
+        right = np.mean([KINDS[kind_of(item)] in text for item, text in zip(about, said)])
+        found.setdefault((name, epochs), []).append(right)
+    found = {way: np.mean(shares) for way, shares in found.items()}  # of 40 items one seed may be luck
     assert found["ilm", 40] > 0.9
     assert found["ilm", 3] > 0.15 + found["without phase 1", 3]
     assert found["text alone", 40] <= 0.2
