@@ -72,19 +72,22 @@ class Trie:
         return cls(tuple(levels), torch.from_numpy(order.astype(np.int64)), torch.from_numpy(place))
 
     def above(self, items: Int64[Tensor, "*batch"], depth: int) -> Int64[Tensor, "*batch"]:
-        """The node of so many codes that each of these items stands below; the root, 0, has none.
+        """The nodes of so many codes that these items stand below; the root is the one of no code.
 
         >>> Trie.of(np.array([[0, 1], [2, 0], [0, 0]])).above(torch.tensor([0, 1, 2]), 1).tolist()
         [0, 1, 0]
         """
-        place = self.place[items]
-        if not depth:
-            return torch.zeros_like(place)
-        return torch.searchsorted(self.levels[depth - 1].begin, place, right=True) - 1
+        return torch.searchsorted(self._begin(depth), self.place[items], right=True) - 1
 
-    def sizes(self, depth: int) -> Int64[Tensor, " nodes"]:
-        """How many items stand below each node of so many codes."""
-        return self.levels[depth - 1].begin.diff() if depth else self.item.new_tensor([len(self.item)])
+    def below(
+        self, nodes: Int64[Tensor, "*batch"], depth: int
+    ) -> tuple[Int64[Tensor, "*batch"], Int64[Tensor, "*batch"]]:
+        """How many items stand below each of these nodes of so many codes, and the first of them."""
+        begin = self._begin(depth)
+        return begin[nodes + 1] - begin[nodes], self.item[begin[nodes]]
+
+    def _begin(self, depth: int) -> Int64[Tensor, " nodes+1"]:
+        return self.levels[depth - 1].begin if depth else self.item.new_tensor([0, len(self.item)])
 
     def codes_until_alone(self, items: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
         """How many codes it takes to tell each of these items from all others.
@@ -94,7 +97,7 @@ class Trie:
         """
         needed = torch.zeros_like(items)
         for depth in range(len(self.levels)):
-            needed += self.sizes(depth)[self.above(items, depth)] > 1
+            needed += self.below(self.above(items, depth), depth)[0] > 1
         return needed
 
     def to(self, device: torch.device | str) -> "Trie":
@@ -153,9 +156,8 @@ def beam_search(
         going = beyond > first
         going &= level.code[beyond - 1] != END if len(level.code) else False  # END is the lowest of a node's codes
         if among is not None:
-            begin = trie.levels[depth - 1].begin if depth else torch.zeros_like(node[:1, 0])
-            wider = among.above(trie.item[begin[node]], depth)
-            going &= among.sizes(depth)[wider] > 1
+            wider = among.above(trie.below(node, depth)[1], depth)
+            going &= among.below(wider, depth)[0] > 1
         if 0 < k < going.shape[1]:  # no chance exceeds 1: whoever is behind k that are over stays behind them
             hopeless = going & (score < score.masked_fill(going, -torch.inf).topk(k).values[:, -1:])
             score, going = score.masked_fill(hopeless, -torch.inf), going & ~hopeless

@@ -54,8 +54,8 @@ class Config(SystemConfig):
     rank: int = Field(8, ge=1)
     """Under lm_trainable="lora": the rank of what is added to its matrices."""
     lm_head: bool = False
-    """Whether there something is also added to the matrix that its words are said with. Small models need it: few
-    numbers decide between all words, and what was seldom said before could hardly be said more often."""
+    """Whether there something is also added to the matrix that its words are said with: in a small model few numbers
+    decide between all words, and what that matrix seldom says is hard to reach."""
     tasks: tuple[Literal["next", "next for user", "describe", "similar", "why", "dialogue", "reply"], ...] = ("next",)
     """What phase 2 learns to answer, a batch of one task after the other. From dialogues: `dialogue`, which title a
     recommender's turn names, and `reply`, that turn in its words."""
@@ -71,7 +71,7 @@ class Config(SystemConfig):
     among: Literal["words", "titles"] = "words"
     """What the chance of each word of a title is measured against, in learning and in making lists: all words, as in
     the paper; or only those with which some title goes on, so that the chances of all titles come to 1. The latter
-    learns to choose instead of to spell, and asks about no word that goes without saying."""
+    is taught to choose, not to spell, and asks about no word that goes without saying."""
     unseen: bool = False
     """Whether requests are put in words that training never used."""
     beam: int = Field(20, ge=1)

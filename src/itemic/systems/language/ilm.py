@@ -195,8 +195,8 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
         """Phase 2: the mean of -log of the chance of each word of the answers, each answer counting the same; where
         chances are among titles, of each title."""
         asked, answers = self._exercises.of(batch)
-        named = self._exercises.named(batch)
-        if self.config.among == "titles" and named is not None:
+        named = self._exercises.named(batch) if self.config.among == "titles" else None
+        if named is not None:
             told = self.talker.told(self._prompts(asked), self._until_alone(answers, named))
             return {batch.task: -chances_among(told, self._trie_of(None), named.to(self.device)).mean()}
         wanted = moved(_texts(answers), self.device)

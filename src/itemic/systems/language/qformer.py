@@ -111,8 +111,7 @@ class QFormer(nn.Module):
     def forward(
         self, entity: Float[Tensor, "batch tokens entity"], text: Texts, sight: Sight, *, queries_only: bool = False
     ) -> tuple[Float[Tensor, "batch queries dim"], Float[Tensor, "batch n dim"]]:
-        """The states of queries and texts, read in one pass; for less with `queries_only`, without
-        those of texts."""
+        """The states of queries and texts, read in one pass; with `queries_only`, for less, without those of texts."""
         x = self._embedded(len(entity), text)
         n = x.shape[1] - text.token.shape[1]
         places = torch.arange(x.shape[1], device=x.device)
