@@ -272,6 +272,25 @@ def test_stages_train_their_parts_in_turn_and_begin_once():
     assert highs[0] == highs[1] == highs[2] != highs[3]
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "stable_adamw"])
+def test_a_part_with_a_pace_moves_by_that_share_of_the_steps(optimizer):
+    def moved(paces):
+        module = nn.ModuleDict({"low": line(), "high": line()})
+        seen = []
+        hooks = Hooks(on_step=lambda step: seen.append([half.weight.item() for half in module.values()]))
+        loss = lambda x: {"slope": ((module["low"].weight + module["high"].weight) * x).sum()}  # noqa: E731
+        training = config(optimizer=optimizer, schedule="linear")
+        stage = Stage("toy", training, lambda rng: ONES, loss, ("low", "high"), paces=paces)
+        at = Trainer(module, [stage], hooks).fit()
+        assert [one["lr"] for one in at.history] == pytest.approx([0.1 * 4 / 6, 0.1 / 6])
+        return 1 - torch.tensor(seen)
+
+    even, slow = moved({}), moved({"low": 0.25})
+    torch.testing.assert_close(even[:, 0], even[:, 1])
+    torch.testing.assert_close(slow[:, 0], even[:, 0] / 4)
+    torch.testing.assert_close(slow[:, 1], even[:, 1])
+
+
 def test_a_stage_starts_from_the_best_weights_of_the_one_before():
     module, given, started = line(0.0), iter([0.5, 0.1, 0.1]), []
     hooks = Hooks(validate=lambda: {"quality@1": next(given)})

@@ -75,6 +75,8 @@ class Stage:
     """What validation is judged by in this stage; the config's metric when not given."""
     continues: str | None = None
     """The name of an earlier stage whose optimiser this one goes on with, by a warmup and schedule of its own."""
+    paces: Mapping[str, float] = field(default_factory=dict)
+    """What the config's step size is multiplied by for some of the submodules in `trains`; 1 for the others."""
 
 
 @dataclass
@@ -194,7 +196,7 @@ class Trainer:
             next(batches)
         for group in _grouped(batches, config.accumulate):
             for parameters in optimizer.param_groups:
-                parameters["lr"] = config.lr * self._scale(stage, n_batches)
+                parameters["lr"] = config.lr * parameters.get("pace", 1.0) * self._scale(stage, n_batches)
             optimizer.zero_grad(set_to_none=True)
             for batch in group:
                 self._add_gradient(stage, batch, len(group))
@@ -227,7 +229,8 @@ class Trainer:
         config, at = stage.config, self.at
         means = {name: total / at.batch for name, total in at.totals.items()}
         at.epoch, at.batch, at.totals, at.epochs_run = at.epoch + 1, 0, {}, at.epochs_run + 1
-        line = {"stage": stage.name, "epoch": at.epoch, "step": at.step, "lr": optimizer.param_groups[0]["lr"], **means}
+        lr = optimizer.param_groups[0]["lr"] / optimizer.param_groups[0].get("pace", 1.0)
+        line = {"stage": stage.name, "epoch": at.epoch, "step": at.step, "lr": lr, **means}
         due = self.hooks.validate is not None and (at.epoch % config.eval_every == 0 or at.epoch == config.epochs)
         if due:
             line |= self._validated(stage)
@@ -278,21 +281,25 @@ class Trainer:
         for name in stage.trains:
             self.module.get_submodule(name).train()
 
-    def _parameters(self, stage: Stage) -> list[nn.Parameter]:
-        """What moves in this stage; a parameter that came frozen stays so."""
-        found = {id(p): p for name in stage.trains for p in self.module.get_submodule(name).parameters()}
+    def _parameters(self, stage: Stage, parts: Sequence[str] | None = None) -> list[nn.Parameter]:
+        """What moves in this stage, of these submodules if given; a parameter that came frozen stays so."""
+        parts = stage.trains if parts is None else parts
+        found = {id(p): p for name in parts for p in self.module.get_submodule(name).parameters()}
         return [p for key, p in found.items() if key in self._trainable]
 
     def _optimizer(self, stage: Stage) -> torch.optim.Optimizer:
         name = stage.continues or stage.name
         if name not in self.optimizers:
-            config, parameters = stage.config, self._parameters(stage)
+            config, groups = stage.config, []
+            for pace in sorted({stage.paces.get(part, 1.0) for part in stage.trains}):
+                parameters = self._parameters(stage, [x for x in stage.trains if stage.paces.get(x, 1.0) == pace])
+                own = {"lr": config.lr * pace, "pace": pace}
+                if config.optimizer.endswith("adamw"):
+                    groups.append({"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0, **own})
+                    parameters = [p for p in parameters if p.ndim > 1]
+                groups.append({"params": parameters, **own})
             options = {"lr": config.lr, "weight_decay": config.weight_decay}
-            groups = [{"params": parameters}]
-            if config.optimizer.endswith("adamw"):
-                plain = [p for p in parameters if p.ndim < 2]
-                groups = [{"params": [p for p in parameters if p.ndim > 1]}, {"params": plain, "weight_decay": 0.0}]
-            self.optimizers[name] = OPTIMIZERS[config.optimizer]([g for g in groups if g["params"]], **options)
+            self.optimizers[name] = OPTIMIZERS[config.optimizer]([g for g in groups[::-1] if g["params"]], **options)
         return self.optimizers[name]
 
     def _scale(self, stage: Stage, n_batches: int | None) -> float:

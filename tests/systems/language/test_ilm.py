@@ -3,6 +3,7 @@ learned its texts and stays as it is: what ILM leaves alone, what it reads, what
 
 import itertools
 import json
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -192,6 +193,17 @@ def test_a_new_item_is_named_at_once(folder, data):
     ranking = model.rank(Query(history=Ragged.from_lists([[1, 9]])), 199)
     assert 200 in ranking.items[0]
     assert all(code >= 0 for code in model._asked("next", Ragged.from_lists([[200]])).token.values[-3:])
+
+
+@pytest.mark.parametrize("reader_lr", [None, 1e-12])
+def test_the_reader_has_a_step_size_of_its_own_in_phase_2(reader_lr, folder, data):
+    model, begun = ilm(folder, lm_trainable="lora", rank=2, reader="mlp", reader_lr=reader_lr), {}
+    begin = model._begin
+    model._begin = lambda: (begin(), begun.update(deepcopy(model.module.state_dict())))
+    model.fit(data)
+    moved = {name for name, value in model.module.named_parameters() if (value - begun[name]).abs().max() > 1e-6}
+    assert any(name.startswith("adapters") for name in moved)
+    assert any(name.startswith("reader") for name in moved) == (reader_lr is None)
 
 
 @pytest.mark.parametrize(("what", "head"), [("lora", False), ("lora", True), ("all", False)])

@@ -91,3 +91,6 @@ class Config(SystemConfig):
         precision="bfloat16",
     )
     """How phase 2 is trained."""
+    reader_lr: float | None = Field(None, gt=0)
+    """The peak step size of the reader in phase 2; None for that of `training`. Small matrices beside those of a
+    language model learn by larger steps than a Q-Former stands."""

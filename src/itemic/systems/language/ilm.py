@@ -163,7 +163,9 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
             stages.append(Stage("phase 1", config.phase1, batches, self.aligned, ("reader",)))
         trained = ["reader"] * (config.reader != "none") + ["adapters"] * (config.lm_trainable != "none")
         if config.answer == "titles" and trained:
-            stages.append(Stage("phase 2", config.training, self.examples, self.answered, trained, self._begin))
+            paces = {} if config.reader_lr is None else {"reader": config.reader_lr / config.training.lr}
+            how = config.training, self.examples, self.answered, trained, self._begin
+            stages.append(Stage("phase 2", *how, paces=paces))
         elif config.answer == "titles":
             self.module.phase.fill_(TITLES)
         return stages
