@@ -18,6 +18,7 @@ from itemic.encoders.vocabulary import Vocabulary
 from itemic.errors import ConfigError, DataError
 from itemic.model import load
 from itemic.nn.text import Texts
+from itemic.progress import listening
 from itemic.registry import find
 from itemic.systems.histories import cut
 from itemic.systems.language.alignment import best_pairs
@@ -204,6 +205,16 @@ def test_the_reader_has_a_step_size_of_its_own_in_phase_2(reader_lr, folder, dat
     moved = {name for name, value in model.module.named_parameters() if (value - begun[name]).abs().max() > 1e-6}
     assert any(name.startswith("adapters") for name in moved)
     assert any(name.startswith("reader") for name in moved) == (reader_lr is None)
+
+
+@pytest.mark.parametrize("collapsed", [True, False])
+def test_a_reader_to_which_all_items_are_alike_is_told_of(collapsed, folder, data):
+    model, told = ilm(folder, reader="mlp", reader_lr=1e-12), []
+    begin = model._begin
+    model._begin = lambda: (begin(), collapsed and model.module.reader.inner.weight.data[:, 1:].fill_(0.0))
+    with listening(lambda description, *_: told.append(description)):
+        model.fit(data)
+    assert any("the reader collapsed" in one for one in told) == collapsed
 
 
 @pytest.mark.parametrize(("what", "head"), [("lora", False), ("lora", True), ("all", False)])

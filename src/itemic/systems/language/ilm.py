@@ -50,7 +50,7 @@ from itemic.systems.language.facts import Facts
 from itemic.systems.language.lessons import ItemRows, Lessons, PairRows
 from itemic.systems.language.prompts import TEMPLATES
 from itemic.systems.language.qformer import QFormer
-from itemic.systems.language.reader import Entities, Network, Reader, TwoLayers, scale_of, scaled
+from itemic.systems.language.reader import Entities, Network, Reader, TwoLayers, directions, scale_of, scaled
 from itemic.training import Stage, autocast
 
 READ = 4096
@@ -59,6 +59,10 @@ SCORED = 64
 """Candidates scored at a time."""
 ASKED = 16
 """Requests answered at a time: the beams of all of them are read at once."""
+COMPARED = 256
+"""Items by whose words it is seen whether the reader collapsed."""
+COLLAPSED = 2.0
+"""Where words of items differ in fewer directions than this, they tell no item from most others."""
 TITLES, GEOMETRY = 2, 1
 """After which phase lists are made: the titles that are said, or how near items are to users."""
 
@@ -221,7 +225,16 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
 
     def finish(self) -> None:
         super().finish()
-        reader = self.module.reader
+        reader, phase = self.module.reader, int(self.module.phase)
+        if reader is not None and phase == TITLES:
+            with torch.no_grad():
+                known = np.flatnonzero(self.tables["has"])
+                some = np.random.default_rng(0).choice(known, min(len(known), COMPARED), replace=False)
+                items = self.asking.vectors[torch.from_numpy(some)].to(self.device)
+                n = directions(self.module.soft(items, items[:0]).flatten(1))
+            if n < COLLAPSED:
+                about = f"the words that {len(items):,} items become differ in {n:.2f} directions"
+                report(f"{about}: the reader collapsed. Lower reader_lr", 1, 1)
         if isinstance(reader, Reader):
             with torch.no_grad(), fast_products():
                 vectors = self.asking.vectors.to(self.device)

@@ -86,6 +86,19 @@ def scaled(x: Float[Tensor, "n width"], scale: Float[Tensor, "2 width"]) -> Floa
     return (x - scale[0]) / scale[1]
 
 
+def directions(x: Float[Tensor, "n width"]) -> float:
+    """How many directions these vectors differ in, by how they share out their variance: exp of its entropy over them
+    (the effective rank of Roy and Vetterli, 2007); 0 where all are the same.
+
+    >>> directions(torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1]]))
+    2.0
+    """
+    values = torch.linalg.svdvals((x - x.mean(0)).double()).square()
+    if values.sum() == 0:
+        return 0.0
+    return torch.special.entr(values / values.sum()).sum().exp().item()
+
+
 def scale_of(x: Float[Tensor, "n width"]) -> Float[Tensor, "2 width"]:
     """The mean and the deviation of each coordinate: how long vectors are tells how popular things are, and would drown
     the rest."""
