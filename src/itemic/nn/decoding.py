@@ -205,8 +205,8 @@ def chances_among(
     tensor([0.3333, 0.0000, 0.6667])
     """
     total = logits.new_zeros(len(items), dtype=torch.float32)
-    for depth in range(min(logits.shape[1], len(trie.levels))):
-        level, said, above = trie.levels[depth], logits[:, depth].float(), trie.above(items, depth)
+    for depth, (level, said) in enumerate(zip(trie.levels, logits.float().unbind(1))):
+        above = trie.above(items, depth)
         own = level.code[trie.above(items, depth + 1)].clamp(min=0)
         total = total + said.gather(1, own[:, None])[:, 0] - _of_all(said, level, above)
     return total
