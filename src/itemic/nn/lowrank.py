@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 def low_rank_product(
-    x: Float[Tensor, "*batch dim"],
+    x: Float[Tensor, "*batch n dim"],
     weight: Float[Tensor, "out dim"],
     down: Float[Tensor, "rank dim"],
     up: Float[Tensor, "out rank"],
     scale: float,
-) -> Float[Tensor, "*batch out"]:
+) -> Float[Tensor, "*batch n out"]:
     """x times the transpose of weight + scale * up @ down, for many rows of x; no gradient reaches `weight`.
 
     The small matrices are added to the large one, not their product with x to its product: the rows of x are read once,

@@ -291,15 +291,15 @@ class Trainer:
         name = stage.continues or stage.name
         if name not in self.optimizers:
             config, groups = stage.config, []
-            for pace in sorted({stage.paces.get(part, 1.0) for part in stage.trains}):
+            for pace in sorted({stage.paces.get(part, 1.0) for part in stage.trains}, reverse=True):
                 parameters = self._parameters(stage, [x for x in stage.trains if stage.paces.get(x, 1.0) == pace])
                 own = {"lr": config.lr * pace, "pace": pace}
                 if config.optimizer.endswith("adamw"):
-                    groups.append({"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0, **own})
-                    parameters = [p for p in parameters if p.ndim > 1]
+                    groups.append({"params": [p for p in parameters if p.ndim > 1], **own})
+                    own, parameters = own | {"weight_decay": 0.0}, [p for p in parameters if p.ndim < 2]
                 groups.append({"params": parameters, **own})
             options = {"lr": config.lr, "weight_decay": config.weight_decay}
-            self.optimizers[name] = OPTIMIZERS[config.optimizer]([g for g in groups[::-1] if g["params"]], **options)
+            self.optimizers[name] = OPTIMIZERS[config.optimizer]([g for g in groups if g["params"]], **options)
         return self.optimizers[name]
 
     def _scale(self, stage: Stage, n_batches: int | None) -> float:
