@@ -1,12 +1,12 @@
-"""What ILM says of items whose text it never read, beside what is true: how near the two are to a sentence encoder.
+"""What ILM says of items whose text was withheld, beside what is true: how near the two are to a sentence encoder.
 
     python benchmarks/consistency.py ml-1m --lm FOLDER [--set training.epochs=1 ...]
 
-A fifth of the items lose their texts before anything is fitted, so that only who took them tells what they are. Each
-model then describes them, names similar ones and says why somebody would like them (ELM's family of tasks, made from
-templates of any catalogue). The truth comes from the whole catalogue. Semantic consistency is the cosine of the two
-texts' vectors by MiniLM, on average; beside it that of the truth of another item, which is what knowing nothing of the
-item comes to.
+A fifth of the items lose their texts before ILM is fitted, so that only who took them tells what they are. The language
+model may have read all titles, but not whose vector is whose. Each model then describes these items, names similar ones
+and says why somebody would like them (ELM's family of tasks, made from templates of any catalogue). The truth comes from
+the whole catalogue. Semantic consistency is the cosine of the two texts' vectors by MiniLM, on average; beside it that
+of the truth of another item, which is what knowing nothing of the item comes to.
 """
 
 import argparse

@@ -9,7 +9,9 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from itemic.data import Ragged, Table
 from itemic.errors import QueryError
+from itemic.systems.language.asking import told_apart
 from itemic.systems.language.conversation import Conversation, Shown
 from itemic.systems.language.facts import Facts
 from itemic.systems.language.feelings import feelings
@@ -97,10 +99,20 @@ def test_a_sentence_that_names_another_item_ends_there(films):
 
 def test_reasons_name_what_is_near_or_what_an_item_is():
     unit = np.array([[1, 0], [1, 0], [0, 1], [-1, 0]], np.float32)
-    facts = Facts(["a", "b", "c", "d"], [frozenset({"Red", "Old"}), frozenset({"Red"}), frozenset(), frozenset()], unit)
+    traits = [frozenset({"Red", "Old"}), frozenset({"Red"}), frozenset(), frozenset()]
+    facts = Facts(["a", "b", "c", "d"], traits, unit, np.ones(4, bool))
     assert facts.reason(0, np.array([1, 2, 3])) == "it goes with b, which are Red too."
     assert facts.reason(0, np.array([2, 3])) == "it is Old, Red."
     assert facts.reason(2, np.array([], np.int64)) == "nothing is known of it but its title."
+
+
+def test_what_has_no_title_is_named_neither_as_similar_nor_as_a_reason():
+    items = Table.of(Table.numbered(4).ids, {"title": ["Alien", None, "Brazil", "Casino"]}, roles={"title": ["title"]})
+    facts = Facts.of(items, told_apart(items), np.array([[1, 0], [1, 0.1], [1, 0.5], [1, 2]], np.float32))
+    assert facts.similar(np.array([0, 1])) == ["Brazil, Casino", "Alien, Brazil, Casino"]
+    assert facts.why(np.array([0]), Ragged.from_lists([[1, 2]])) == ["it goes with Brazil."]
+    assert facts.why(np.array([0]), Ragged.from_lists([[1]])) == ["many others took it."]
+    assert facts.reason(0, np.array([1, 3])) == "it goes with Casino."
 
 
 def answered(conversation, text):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int
+from jaxtyping import Bool, Float32, Int
 
 from itemic.data import Ragged, Table
 from itemic.encoders.fields import texts_of
@@ -24,6 +24,9 @@ class Facts(NamedTuple):
     traits: list[frozenset[str]]
     """The single values of categories and attributes of each item."""
     unit: Float32[np.ndarray, "items dim"]
+    named: Bool[np.ndarray, " items"]
+    """Those that have a title of their own: an id says nothing to anybody, so no other is named as similar or as a
+    reason."""
 
     @classmethod
     def of(cls, items: Table, titles: Sequence[str], vectors: Float32[np.ndarray, "items dim"]) -> "Facts":
@@ -33,20 +36,20 @@ class Facts(NamedTuple):
         values = [[_values(text) for text in texts_of(items, name)] for name in columns]
         traits = [frozenset().union(*row) for row in zip(*values)] if values else [frozenset()] * len(items)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return cls(list(titles), traits, (vectors / lengths.clip(min=1e-12)).astype(np.float32))
+        named = np.array([bool(title) for title in items.titles(np.arange(len(items)))], bool)
+        return cls(list(titles), traits, (vectors / lengths.clip(min=1e-12)).astype(np.float32), named)
 
     def similar(self, items: Int[np.ndarray, " n"]) -> list[str]:
         """The titles of the nearest neighbours of each item."""
-        found, _ = top_k_inner(
-            self.unit[items], self.unit, NEIGHBOURS, exclude=(items.astype(np.int32), np.arange(len(items) + 1))
-        )
+        itself = items.astype(np.int32), np.arange(len(items) + 1)
+        found, _ = top_k_inner(self.unit[items], self.unit, NEIGHBOURS, exclude=itself, allowed=self.named)
         return [", ".join(self.titles[n] for n in row if n >= 0) for row in found.tolist()]
 
     def why(self, items: Int[np.ndarray, " n"], histories: Ragged) -> list[str]:
         """What connects each item with a history: the nearest of what was taken, and what all of these share."""
         told = []
         for item, history in zip(items.tolist(), histories):
-            taken = np.unique(history[history != item])
+            taken = np.unique(history[(history != item) & self.named[history]])
             near = self.unit[taken] @ self.unit[item]
             best = taken[np.argsort(-near, kind="stable")[:REASONS]].tolist()
             told.append(self._because(item, best))
@@ -54,6 +57,8 @@ class Facts(NamedTuple):
 
     def reason(self, item: int, taste: Int[np.ndarray, " n"]) -> str:
         """What speaks for an item: those of a taste that are near it, and what it shares with them; else what it is."""
+        taste = np.asarray(taste, np.int64)
+        taste = taste[self.named[taste]]
         near = self.unit[taste] @ self.unit[item]
         best = [int(taste[n]) for n in np.argsort(-near, kind="stable")[:REASONS] if near[n] > 0]
         if best:
