@@ -4,9 +4,10 @@
 
 A fifth of the items lose their texts before ILM is fitted, so that only who took them tells what they are. The language
 model may have read all titles, but not whose vector is whose. Each model then describes these items, names similar ones
-and says why somebody would like them (ELM's family of tasks, made from templates of any catalogue). The truth comes from
-the whole catalogue. Semantic consistency is the cosine of the two texts' vectors by MiniLM, on average; beside it that
-of the truth of another item, which is what knowing nothing of the item comes to.
+and says why somebody would like them (ELM's family of tasks, made from templates of any catalogue). The truth comes
+from the whole catalogue. Semantic consistency is the cosine of the two texts' vectors by MiniLM, on average; beside it
+that of the truth of another item, which is what knowing nothing of the item comes to. Steps of the readers are those
+that did best for lists of films (recipes/ilm/ml-1m.yaml).
 """
 
 import argparse
@@ -28,9 +29,9 @@ from itemic.systems.language.facts import Facts
 
 pc: Any = pyarrow.compute  # its functions are made at import, out of a type checker's sight
 ROWS: dict[str, dict[str, Any]] = {
-    "ilm": {},
-    "ilm without phase 1": {"aligned": []},
-    "mlp": {"reader": "mlp"},
+    "ilm": {"reader_lr": 2e-4},
+    "ilm without phase 1": {"reader_lr": 2e-4, "aligned": []},
+    "mlp": {"reader_lr": 5e-4, "reader": "mlp"},
     "text alone": {"reader": "none", "write": "text"},
 }
 TASKS = ("describe", "similar", "why")
