@@ -49,7 +49,7 @@ QUICK = {
     },
     "sasrec": {"dim": 16, "training": {"lr": 0.01, "batch_size": 25, "epochs": 10}},
     "tiger": {"codes": {"vectors": "words-for-tests", "levels": 2, "size": 16}, "dim": 48, "layers": 1, "heads": 2}
-    | {"head_dim": 24, "hidden": 192, "dropout": 0.0, "beam": 40}
+    | {"head_dim": 24, "hidden": 192, "dropout": 0.0, "beam": 40, "max_length": 5}
     | {"training": {"lr": 0.01, "batch_size": 256, "epochs": 3, "warmup": 0, "precision": "float32"}},
 }
 """Options with which a trained system is done with the planted groups in a second or two; others keep the defaults."""
