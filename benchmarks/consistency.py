@@ -7,7 +7,7 @@ model may have read all titles, but not whose vector is whose. Each model then d
 and says why somebody would like them (ELM's family of tasks, made from templates of any catalogue). The truth comes
 from the whole catalogue. Semantic consistency is the cosine of the two texts' vectors by MiniLM, on average; beside it
 that of the truth of another item, which is what knowing nothing of the item comes to. Steps of the readers are those
-that did best for lists of films (recipes/ilm/ml-1m.yaml).
+that did best for lists of films (recipes/ilm/ml-1m.yaml). Items stand in prompts as vectors, or by their titles alone.
 """
 
 import argparse
@@ -29,9 +29,9 @@ from itemic.systems.language.facts import Facts
 
 pc: Any = pyarrow.compute  # its functions are made at import, out of a type checker's sight
 ROWS: dict[str, dict[str, Any]] = {
-    "ilm": {"reader_lr": 2e-4},
-    "ilm without phase 1": {"reader_lr": 2e-4, "aligned": []},
-    "mlp": {"reader_lr": 5e-4, "reader": "mlp"},
+    "ilm": {"write": "soft", "reader_lr": 2e-4},
+    "ilm without phase 1": {"write": "soft", "reader_lr": 2e-4, "aligned": []},
+    "mlp": {"write": "soft", "reader_lr": 5e-4, "reader": "mlp"},
     "text alone": {"reader": "none", "write": "text"},
 }
 TASKS = ("describe", "similar", "why")
@@ -54,7 +54,7 @@ def main() -> None:
     before, true, unit = histories(train, silent), {}, {}
     for name in given.rows:
         start, chosen = time.perf_counter(), {"lm": {"model": given.lm}, "tasks": list(TASKS), "lm_trainable": "lora"}
-        model = find("ilm")(**{**chosen, **ROWS[name], **settings_of(given.set)}).fit(told)
+        model = find("ilm")(**{**chosen, **settings_of(given.set), **ROWS[name]}).fit(told)
         if not true:
             true = truths(train, model, silent, before)
             unit = {task: judge.encode_texts(texts) for task, texts in true.items()}
