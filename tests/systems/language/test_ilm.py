@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
@@ -22,6 +23,7 @@ from itemic.progress import listening
 from itemic.registry import find
 from itemic.systems.histories import cut
 from itemic.systems.language.alignment import best_pairs
+from itemic.systems.language.asking import until_end
 from itemic.systems.language.prompts import TEMPLATES
 
 KINDS = ("amber", "birch", "coral", "delta", "ember", "fjord", "grape", "heron")
@@ -194,6 +196,21 @@ def test_a_new_item_is_named_at_once(folder, data):
     ranking = model.rank(Query(history=Ragged.from_lists([[1, 9]])), 199)
     assert 200 in ranking.items[0]
     assert all(code >= 0 for code in model._asked("next", Ragged.from_lists([[200]])).token.values[-3:])
+
+
+def test_lists_may_be_made_of_codes_or_of_ids(folder, data, tmp_path):
+    codes = pa.array([[n % 8, n % 50 // 8] for n in range(N_ITEMS)])
+    items = replace(data.items, source=data.items.frame.append_column("codes", codes))
+    query = Query(history=Ragged.from_lists([[1, 9]]), candidates=Ragged.from_lists([list(range(N_ITEMS))]))
+    for named_by, name in (("codes", " 7, 1 (111)"), ("id", " 111")):  # as 15 has
+        model = ilm(folder, named_by=named_by).fit(replace(data, items=items))
+        assert model.lm.cutter.texts(until_end(model.item_codes()[[111]][:, :-1])) == [name]
+        scores = model.score(query).values
+        scores[[1, 9]] = -np.inf
+        found = load(model.save(tmp_path / named_by)).rank(replace(query, candidates=None), 198)
+        assert found.items[0].tolist() == np.argsort(-scores, kind="stable")[:198].tolist()
+    with pytest.raises(DataError, match="planted has no column 'code' to name items by. There are: .*codes"):
+        ilm(folder, named_by="code").fit(replace(data, items=items))
 
 
 @pytest.mark.parametrize("reader_lr", [None, 1e-12])

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float32, Int, Int32
 from itemic.data import Ragged, Table
 from itemic.data.dialogues import Dialogues, Turns
 from itemic.devices import moved
+from itemic.encoders.fields import texts_of
 from itemic.encoders.lm import PretrainedLM
 from itemic.encoders.talking import SOFT, Prompts, Talker
 from itemic.errors import QueryError
@@ -150,24 +151,31 @@ class Asking:
         return talker.prompts(words, torch.from_numpy(asked.token.offsets), made)
 
 
-def titles_of(items: Table, lm: PretrainedLM) -> tuple[Int32[np.ndarray, "items n"], Ragged]:
-    """The titles of items in words of a language model: as they are answered, with the word that ends them and filled
-    up with END; and as they stand in prompts."""
+def titles_of(
+    items: Table, lm: PretrainedLM, named_by: str | None = None
+) -> tuple[Int32[np.ndarray, "items n"], Ragged]:
+    """The titles of items in words of a language model: as they are answered, or what column is answered instead, with
+    the word that ends them and filled up with END; and as they stand in prompts."""
     titles = [f" {title}" for title in told_apart(items)]
-    rows, whole = lm.cutter.cut(titles), lm.ended(titles)
+    names = titles if named_by is None else [f" {name}" for name in told_apart(items, named_by)]
+    rows, whole = lm.cutter.cut(titles), lm.ended(names)
     answers = np.full((len(rows), int(whole.lengths.max(initial=1))), END, np.int32)
     answers[whole.row_of_value, whole.places] = whole.values
     return answers, rows
 
 
-def told_apart(items: Table) -> list[str]:
-    """A title for each item, none twice: equal ones are told apart by the year where there is one, else by the id.
+def told_apart(items: Table, named_by: str | None = None) -> list[str]:
+    """A title for each item, or what another column says, or `id`; none twice: equal ones are told apart by the year
+    where there is one, else by the id.
 
     >>> told_apart(Table.of(Table.numbered(3).ids, {"title": ["Heat", "Heat", None]}))
     ['Heat (0)', 'Heat (1)', '2']
     """
     ids = [str(one) for one in items.ids.external(np.arange(len(items)))]
-    titles = [title or own for title, own in zip(items.titles(np.arange(len(items))), ids)]
+    said = items.titles(np.arange(len(items)))
+    if named_by is not None:
+        said = texts_of(items, named_by) if named_by in items.names else ids
+    titles = [title or own for title, own in zip(said, ids)]
     for by in [*([items.column("year").to_pylist()] if "year" in items.names else []), ids]:
         again = {title for title, n in Counter(titles).items() if n > 1}
         titles = [f"{title} ({mark})" if title in again and mark else title for title, mark in zip(titles, by)]

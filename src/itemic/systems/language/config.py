@@ -68,6 +68,9 @@ class Config(SystemConfig):
     answer: Literal["titles", "geometry"] = "titles"
     """How lists are made: by the titles that the language model finds most likely, along the tree of all, or by
     how near items and users are after phase 1."""
+    named_by: str | None = None
+    """The column that lists are answered in instead of titles, such as one of codes; `id` for the ids themselves, as
+    OpenP5 has numbers."""
     among: Literal["words", "titles"] = "words"
     """What the chance of each word of a title is measured against, in learning and in making lists: all words, as in
     the paper; or only those with which some title goes on, so that the chances of all titles come to 1. The latter

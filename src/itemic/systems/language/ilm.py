@@ -96,6 +96,9 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
                 f"ilm learns the task '{missing[0]}' from dialogues; {train.name} has none. Import some, or leave the "
                 "task out."
             )
+        if config.named_by not in (None, "id", *train.items.names):
+            columns = ", ".join(train.items.names)
+            raise DataError(f"{train.name} has no column '{config.named_by}' to name items by. There are: {columns}.")
         self._texts = written(train.items, fields, "{name}: {text}")
         texts = self._texts.drop_null().to_pylist()
         if not texts:
@@ -126,7 +129,7 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
         super().prepare(train)
         log, config, module = train.interactions, self.config, self.module
         self._histories = log.histories()
-        answers, titles = titles_of(train.items, self.lm)
+        answers, titles = titles_of(train.items, self.lm, config.named_by)
         vectors = np.asarray(self.behaviour.item_vectors(), np.float32)
         has = np.isfinite(vectors.sum(1)) & (log.item_counts() > 0)
         self.tables |= {"answers": answers, "title": titles.values, "title_bounds": titles.offsets, "has": has}
@@ -454,7 +457,7 @@ class ILM(PopularToSilent[Config, Network], CodeRecommender[Config, Network]):
     def encode_items(self, items: Table) -> None:
         """New items are named by their titles; they have no vectors until the model is fitted again."""
         super().encode_items(items)
-        tables, (new, titles) = self.tables, titles_of(items, self.lm)
+        tables, (new, titles) = self.tables, titles_of(items, self.lm, self.config.named_by)
         n = max(tables["answers"].shape[1], new.shape[1])
         answers = [np.pad(x, ((0, 0), (0, n - x.shape[1])), constant_values=END) for x in (tables["answers"], new)]
         bounds = np.append(tables["title_bounds"], tables["title_bounds"][-1] + titles.offsets[1:])
