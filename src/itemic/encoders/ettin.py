@@ -147,9 +147,8 @@ class Config(ModelConfig):
         precision="bfloat16",
     )
     """Shared by all trained models; a batch is so many rows filled with documents, and phases have their own schedules.
-    Few rows suit few tokens, and micro wants smaller steps with them: its decoder came to a perplexity of 19 on Amazon
-    Beauty by lr=1e-3 and 2 rows, to 31 by these (benchmarks/README.md). The paper: this lr and decay up to 68m, 8e-4
-    and 1e-5 at 150m, 5e-4 from there on; 4,608 rows a batch."""
+    They suit nano; with few tokens micro and small learn much more by lr=1e-3 and 2 rows (benchmarks/README.md). The
+    paper: this lr and decay up to 68m, 8e-4 and 1e-5 at 150m, 5e-4 from there on; 4,608 rows a batch."""
 
     @field_validator("phases")
     @classmethod
