@@ -112,7 +112,7 @@ class Config(ModelConfig):
     """How a field is written: {text} stands for what it says, {name} for its column, as in "{name}: {text}"."""
     tokens: int = Field(3_500_000, ge=1)
     """Tokens that each of the two is trained on, unless `training.epochs` passes come to less. The paper: 2 million
-    million; this many take less than half an hour for both on one core."""
+    million; this many take less than half an hour for both on one core that has bfloat16."""
     phases: tuple[Share, Share, Share] = (0.85, 0.125, 0.025)
     """Shares of the tokens for pretraining, longer texts and decay; 0 leaves a phase out. The paper: 1,700, 250 and 50
     thousand million tokens."""

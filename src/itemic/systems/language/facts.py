@@ -57,7 +57,6 @@ class Facts(NamedTuple):
 
     def reason(self, item: int, taste: Int[np.ndarray, " n"]) -> str:
         """What speaks for an item: those of a taste that are near it, and what it shares with them; else what it is."""
-        taste = np.asarray(taste, np.int64)
         taste = taste[self.named[taste]]
         near = self.unit[taste] @ self.unit[item]
         best = [int(taste[n]) for n in np.argsort(-near, kind="stable")[:REASONS] if near[n] > 0]
